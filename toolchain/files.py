@@ -1,0 +1,129 @@
+"""Files as every room writes them: whole or not at all, and named by what they contain."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from toolchain.errors import IntegrityError, MostoolError, UsageError
+
+_CHUNK_BYTES = 1 << 20
+
+
+def sha256_bytes(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write into an error with a hint.
+
+    Raises:
+        UsageError: the place cannot be written to (permissions, a directory in the way).
+        MostoolError: the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise MostoolError(
+                f"no space left to write {path}",
+                hint="free some disk space and run the same command again; what was acknowledged is kept",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
+            raise UsageError(
+                f"cannot write {path}", why=os.strerror(error.errno), hint="choose another place with --out"
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; when the block succeeds it becomes `path`, fsynced.
+
+    For writers that take a file name (safetensors, onnx). On failure nothing is left behind.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(descriptor)
+        part = Path(name)
+        try:
+            yield part
+            descriptor = os.open(part, os.O_RDWR)
+            try:
+                os.fchmod(descriptor, 0o644)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            part.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` atomically and durably."""
+    with replacing(path) as part:
+        part.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def set_aside(path: Path) -> Path | None:
+    """Rename `path` to `<name>.<time>.old` beside it, so that a fresh start loses nothing; None where there is none."""
+    if not path.exists():
+        return None
+    stamp = time.strftime("%Y%m%dT%H%M%S")
+    for attempt in range(100):
+        aside = path.with_name(f"{path.name}.{stamp}{f'-{attempt}' if attempt else ''}.old")
+        if not aside.exists():
+            path.rename(aside)
+            return aside
+    raise MostoolError(f"cannot move {path} aside", why="too many old copies", hint=f"remove {path.name}.*.old")
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The regular file `name` of `folder`, refused where it would lead out of the folder.
+
+    Raises:
+        IntegrityError: absolute names, `..`, links, anything that is not a plain file of that folder.
+    """
+    path = folder / name
+    relative = Path(name)
+    if relative.is_absolute() or ".." in relative.parts or not name:
+        raise IntegrityError(f"{name!r} would lead out of {folder}", hint="the folder was tampered with; get it again")
+    for part in (path, *path.parents):
+        if part == folder:
+            break
+        if part.is_symlink():
+            raise IntegrityError(f"{name!r} in {folder} is a link", hint="the folder was tampered with; get it again")
+    if not path.is_file():
+        raise IntegrityError(f"{folder} lacks {name!r}", hint="the folder is incomplete; get or export it again")
+    if path.stat().st_nlink > 1:
+        raise IntegrityError(f"{name!r} in {folder} is a hard link", hint="copy the folder with plain files")
+    return path
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,469 @@
+"""The records that pass from stage to stage as files.
+
+Frozen, strict (an unknown field is refused), SI units in the names (`_s`, `_bytes`), `schema` on whatever is stored, and
+in each file the sha256 of what it was made from. Derived figures are never stored beside the samples they come from.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+
+from toolchain.errors import IntegrityError, MostoolError, UsageError
+from toolchain.files import write_bytes
+from toolchain.space import Architecture, SearchSpace
+
+SCHEMA = 1
+_LARGEST_RECORD_BYTES = 32 << 20
+
+T = TypeVar("T")
+Source = Literal["measured", "predicted", "simulated", "emulated", "counted"]
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Any record."""
+
+
+class Stored(Record, frozen=True, kw_only=True):
+    """A record with a file of its own."""
+
+    schema: int = SCHEMA
+
+
+# -- what is asked for -----------------------------------------------------------------------------------------------
+
+
+class Workload(Record, frozen=True):
+    """The shape of one inference: `batch` sequences of `sequence_length` tokens."""
+
+    batch: int = 1
+    sequence_length: int = 32
+
+    @property
+    def slug(self) -> str:
+        return f"b{self.batch}-t{self.sequence_length}"
+
+
+MixtureKind = Literal["plain", "layer", "neuron"]
+
+
+class Mixture(Record, frozen=True):
+    """How subnets share weights: `plain` slices one weight; `layer` and `neuron` mix the slices of `experts` weights.
+
+    `expert_correlation` is that of two experts' weights at the start of training (see supernet/README.md).
+    """
+
+    kind: MixtureKind = "neuron"
+    experts: int = 2
+    router_width: int = 128
+    expert_correlation: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.experts < 1 or self.router_width < 1 or not 0 <= self.expert_correlation < 1:
+            raise ValueError("a mixture needs experts >= 1, router_width >= 1 and 0 <= expert_correlation < 1")
+
+
+Task = Literal["mlm", "classify"]
+Recipe = Literal["sandwich", "single-path"]
+
+
+class Training(Record, frozen=True):
+    """Everything that decides what a training run computes, apart from its data and its space."""
+
+    task: Task = "classify"
+    recipe: Recipe = "sandwich"
+    mixture: Mixture = Mixture()
+    updates: int = 1000
+    batch_size: int = 64
+    accumulate: int = 1
+    sequence_length: int = 64
+    learning_rate: float = 1e-3
+    warmup_updates: int = 100
+    weight_decay: float = 0.01
+    dropout: float = 0.1
+    gradient_clip: float = 1.0
+    evaluate_every: int = 200
+    vocabulary_size: int = 8000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("updates", "batch_size", "accumulate", "sequence_length", "evaluate_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        if self.sequence_length < 8 or self.vocabulary_size < 64:
+            raise ValueError("sequence_length must be at least 8 and vocabulary_size at least 64")
+        if not self.learning_rate > 0 or not 0 <= self.dropout < 1 or self.weight_decay < 0 or self.warmup_updates < 0:
+            raise ValueError("learning_rate must be positive, 0 <= dropout < 1, weight_decay and warmup_updates >= 0")
+
+
+# -- what a model is worth -------------------------------------------------------------------------------------------
+
+
+class Quality(Record, frozen=True):
+    """One figure of merit on `n` held-out items of a named split."""
+
+    metric: Literal["accuracy", "masked_accuracy"]
+    value: float
+    loss: float
+    n: int
+    split: Literal["validation", "test"]
+
+    def __str__(self) -> str:
+        return f"{self.metric.replace('_', ' ')} {100 * self.value:.1f} % on {self.n} {self.split} items"
+
+
+class Data(Record, frozen=True):
+    """What a model was trained on: the files read by name and sha256, and what they held."""
+
+    title: str
+    files: dict[str, str]
+    sha256: str
+    train: int
+    validation: int
+    test: int
+    labels: tuple[str, ...] = ()
+    majority_share: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+class TrainingPoint(Record, frozen=True):
+    """One look at a training run: training losses since the last look, quality on the validation split.
+
+    Keys are the subnets looked at: largest, smallest, random.
+    """
+
+    update: int
+    seconds: float
+    learning_rate: float
+    losses: dict[str, float]
+    quality: dict[str, Quality] = {}
+    mixture: dict[str, float] = {}
+    """How the mixture fares: router_entropy (1 = uniform), expert_distance (0 = equal experts)."""
+
+
+class CheckpointInfo(Stored, frozen=True):
+    """A trained supernet: what it is made of and which weights file holds it."""
+
+    space: SearchSpace
+    training: Training
+    data: Data
+    vocabulary_size: int
+    updates_done: int
+    weights: str
+    weights_sha256: str
+    tokenizer_sha256: str
+    parameters: int
+    metrics: dict[str, Quality]
+    versions: dict[str, str]
+    created_at: datetime.datetime
+
+
+class Artifact(Record, frozen=True):
+    """A model file and how it came to be."""
+
+    file: str
+    format: Literal["onnx"]
+    precision: Literal["fp32"]
+    recipe: str
+    opset: int
+    sha256: str
+    size_bytes: int
+    parameters: int
+    architecture: Architecture
+    checkpoint_sha256: str | None = None
+    parity_max_abs_error: float | None = None
+
+
+# -- devices and measurements ----------------------------------------------------------------------------------------
+
+
+class Environment(Record, frozen=True):
+    """The machine and the runtime a measurement was made with. No host name, no serial number."""
+
+    machine: str
+    cpu: str
+    cores: int
+    memory_bytes: int
+    os: str
+    kernel: str
+    governor: str
+    python: str
+    engine: str
+    engine_version: str
+    provider: str
+    isa: tuple[str, ...] = ()
+    board: str = ""
+    boot_id: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """What may not change within one latency table: all of it but the boot and the governor, which are watched."""
+        stable = msgspec.structs.replace(self, boot_id="", governor="")
+        return hashlib.sha256(msgspec.json.encode(stable, order="sorted")).hexdigest()[:12]
+
+
+class Round(Record, frozen=True):
+    """One candidate's turn in one interleaved round, and the reference model's median in the same round.
+
+    Lists run over the calls of the turn: wall-clock time, process CPU time, and time spent waiting for a processor.
+    """
+
+    wall_s: tuple[float, ...]
+    cpu_s: tuple[float, ...]
+    delay_s: tuple[float, ...]
+    reference_wall_s: float
+    reference_cpu_s: float
+
+
+class Timed(Record, frozen=True, tag="timed"):
+    """A latency that was measured. Raw rounds; the figures are derived by profiling/statistics.py."""
+
+    rounds: tuple[Round, ...]
+    session_s: float
+    first_run_s: float
+    model_memory_bytes: int | None = None
+    flags: tuple[str, ...] = ()
+
+
+class Failed(Record, frozen=True, tag="failed"):
+    """A latency that could not be had, and why: `stage` is build, load, run or the worker itself."""
+
+    stage: str
+    error: str
+
+
+class Measurement(Stored, frozen=True):
+    """One subnet on one device: a line of a latency table."""
+
+    architecture: Architecture
+    artifact_sha256: str
+    recipe: str
+    size_bytes: int
+    parameters: int
+    workload: Workload
+    target: str
+    fingerprint: str
+    precision: Literal["fp32"]
+    threads: int
+    started_at: datetime.datetime
+    outcome: Timed | Failed
+
+
+class TableInfo(Stored, frozen=True):
+    """The header of a latency table: all its measurements share this."""
+
+    target: str
+    environment: Environment
+    workload: Workload
+    space: SearchSpace
+    recipe: str
+    precision: Literal["fp32"]
+    threads: int
+    options: dict[str, str]
+    reference_sha256: str
+    created_at: datetime.datetime
+
+
+class Latency(Record, frozen=True):
+    """The figures of one measured latency. `median_s` is paired with the reference model, so free of slow drift."""
+
+    median_s: float
+    half_width_s: float
+    raw_median_s: float
+    cpu_median_s: float
+    mean_s: float
+    minimum_s: float
+    p90_s: float | None
+    p99_s: float | None
+    n: int
+    rounds: int
+    drift: float
+    share_kept: float
+    status: tuple[str, ...]
+
+
+# -- prediction and search -------------------------------------------------------------------------------------------
+
+
+class HeldOutError(Record, frozen=True):
+    """How wrong a predictor is on rows it has not seen (cross-validated). Relative errors are fractions."""
+
+    n: int
+    mape: float
+    within_10pct: float
+    kendall_tau: float
+    worst: float
+
+
+class PredictorInfo(Stored, frozen=True):
+    """A fitted latency predictor: `latency_s = features(architecture) . coefficients`."""
+
+    kind: Literal["linear"]
+    target: str
+    workload: Workload
+    space: SearchSpace
+    table_sha256: str
+    environment: Environment
+    features: tuple[str, ...]
+    coefficients: tuple[float, ...]
+    scale: tuple[float, ...]
+    ridge: float
+    error: HeldOutError
+    interval: float
+    coverage: float
+    points: tuple[tuple[str, float, float], ...]
+    """Per held-out row: architecture id, measured seconds, seconds predicted without having seen it."""
+
+
+class Budget(Record, frozen=True):
+    """A limit a subnet must keep: latency in seconds (at the median, on `target`), bytes on disk, or parameters."""
+
+    metric: Literal["latency_s", "size_bytes", "parameters"]
+    limit: float
+    target: str | None = None
+
+
+class Cost(Record, frozen=True):
+    """What a subnet costs in one metric; `upper` is what a budget is compared with."""
+
+    value: float
+    upper: float
+    source: Source
+
+
+class Evaluation(Record, frozen=True):
+    """One architecture as a search saw it."""
+
+    architecture: Architecture
+    quality: Quality
+    costs: dict[str, Cost]
+    feasible: bool
+
+
+class SearchResult(Stored, frozen=True):
+    """What a search found. `front` holds indices into `evaluations`: not dominated in quality and first cost."""
+
+    space: SearchSpace
+    searcher: str
+    seed: int
+    budgets: tuple[Budget, ...]
+    winner: Evaluation
+    smallest: Evaluation
+    largest: Evaluation
+    evaluations: tuple[Evaluation, ...]
+    front: tuple[int, ...]
+    checkpoint_sha256: str
+    target: str | None
+    workload: Workload | None
+    predictor_sha256: str | None
+    created_at: datetime.datetime
+
+
+class BudgetOutcome(Record, frozen=True):
+    """A budget beside what the shipped file really takes."""
+
+    budget: Budget
+    value: float
+    source: Source
+    met: bool
+
+
+class Manifest(Stored, frozen=True):
+    """What a bundle is, and the evidence for it."""
+
+    name: str
+    task: Task
+    labels: tuple[str, ...]
+    artifact: Artifact
+    target: str
+    workload: Workload
+    environment: Environment
+    threads: int
+    options: dict[str, str]
+    maximum_length: int
+    predicted_s: float | None
+    latency: Latency
+    quality: Quality
+    trivial_quality: float | None
+    budgets: tuple[BudgetOutcome, ...]
+    data: Data
+    training: Training
+    checkpoint_sha256: str
+    parity_tolerance: float
+    files: dict[str, str]
+    versions: dict[str, str]
+
+
+class RunInfo(Stored, frozen=True):
+    """What was asked of one command, kept in the folder it filled."""
+
+    command: str
+    arguments: dict[str, str]
+    versions: dict[str, str]
+    revision: str
+    started_at: datetime.datetime
+    inputs: dict[str, str] = {}
+    outputs: dict[str, str] = {}
+
+
+# -- reading and writing ---------------------------------------------------------------------------------------------
+
+
+def now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+
+
+def encode_record(record: msgspec.Struct) -> bytes:
+    """Readable JSON, the same bytes for the same record."""
+    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+
+
+def write_record(path: Path, record: msgspec.Struct) -> None:
+    write_bytes(path, encode_record(record))
+
+
+def decode_record(data: bytes, kind: type[T], where: str, error: type[MostoolError] = IntegrityError) -> T:
+    """The record of type `kind` in `data`.
+
+    Raises:
+        error: not JSON, a field missing, unknown or of the wrong type (the message names its path), or a newer schema.
+    """
+    if len(data) > _LARGEST_RECORD_BYTES:
+        raise error(f"{where} is too large to be a record", why=f"{len(data)} bytes")
+    try:
+        record = msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as fault:
+        schema = _schema_of(data)
+        if schema is not None and schema > SCHEMA:
+            raise error(
+                f"{where} was written by a newer mostool",
+                why=f"schema {schema}, this one knows {SCHEMA}",
+                hint="upgrade mostool",
+            ) from fault
+        raise error(f"{where} cannot be read", why=str(fault), hint="is it the right file, and complete?") from fault
+    return record
+
+
+def read_record(path: Path, kind: type[T], error: type[MostoolError] = IntegrityError) -> T:
+    """The record of type `kind` in the file `path`; see `decode_record` for what is refused."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UsageError(f"there is no {path}", hint="check the path") from None
+    except OSError as fault:
+        raise UsageError(f"cannot read {path}", why=fault.strerror or str(fault)) from fault
+    return decode_record(data, kind, str(path), error)
+
+
+def _schema_of(data: bytes) -> int | None:
+    class Header(msgspec.Struct):
+        schema: int
+
+    try:
+        return msgspec.json.decode(data, type=Header).schema
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+        return None

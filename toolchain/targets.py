@@ -1,0 +1,95 @@
+"""Targets: the devices mostool knows, each a TOML file.
+
+The ones that ship stand in `targets/` of a checkout and in `toolchain/shipped/targets/` of a wheel; a project's own
+`targets/` folder comes first. The fields are documented in targets/README.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from toolchain.errors import UsageError, unknown_name
+from toolchain.records import SCHEMA, Record, Stored
+
+_LARGEST_TARGET_BYTES = 1 << 20
+
+
+class Runtime(Record, frozen=True):
+    """The engine that runs the model. `options` are its session settings, by the engine's own names."""
+
+    engine: Literal["onnxruntime"] = "onnxruntime"
+    provider: str = "CPUExecutionProvider"
+    threads: int = 1
+    options: dict[str, str] = {}
+
+
+class Local(Record, frozen=True, tag="local", tag_field="kind"):
+    """This machine."""
+
+
+class Measure(Record, frozen=True):
+    """The measurement protocol (profiling/README.md). Times in seconds; `half_width` is a fraction of the median."""
+
+    group: int = 8
+    warmup_s: float = 0.3
+    calls_per_turn: int = 6
+    minimum_rounds: int = 15
+    minimum_s: float = 0.2
+    maximum_s: float = 6.0
+    half_width: float = 0.01
+    call_timeout_s: float = 120.0
+
+
+class Target(Stored, frozen=True):
+    """A device, its runtime, and how it is measured."""
+
+    id: str
+    title: str
+    runtime: Runtime = Runtime()
+    connection: Local = Local()
+    measure: Measure = Measure()
+
+
+def shipped_folder(name: str) -> Path:
+    """The folder `name` (targets, profiles) that came with this installation, wheel or checkout."""
+    package = Path(__file__).resolve().parent
+    packed = package / "shipped" / name
+    return packed if packed.is_dir() else package.parent / name
+
+
+def find_targets(project: Path) -> dict[str, Path]:
+    """Every known target's file by name; the project's own win over the shipped ones."""
+    found: dict[str, Path] = {}
+    for folder in (shipped_folder("targets"), project / "targets"):
+        if folder.is_dir():
+            found |= {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return found
+
+
+def read_target(name: str, project: Path) -> Target:
+    """The target `name`.
+
+    Raises:
+        UsageError: no such target, or its file is not valid (the message names the field).
+    """
+    known = find_targets(project)
+    if name not in known:
+        raise unknown_name("device", name, known)
+    path = known[name]
+    data = path.read_bytes()
+    if len(data) > _LARGEST_TARGET_BYTES:
+        raise UsageError(f"{path} is too large to be a target")
+    try:
+        target = msgspec.toml.decode(data.removeprefix(b"\xef\xbb\xbf"), type=Target)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise UsageError(
+            f"{path} is not a valid target", why=str(error), hint="targets/README.md lists the fields"
+        ) from error
+    if target.schema > SCHEMA:
+        raise UsageError(f"{path} was written for a newer mostool", hint="upgrade mostool")
+    if target.id != name:
+        raise UsageError(f"{path} says it is {target.id!r}", hint="a target's id is its file's name")
+    return target
