@@ -1,12 +1,12 @@
 """The records that pass from stage to stage as files.
 
-Frozen, strict (an unknown field is refused), SI units in the names (`_s`, `_bytes`), `schema` on whatever is stored, and
+Frozen, strict (unknown fields are refused), SI units in the names (`_s`, `_bytes`), `schema` on whatever is stored, and
 in each file the sha256 of what it was made from. Derived figures are never stored beside the samples they come from.
 """
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import hashlib
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -159,7 +159,7 @@ class CheckpointInfo(Stored, frozen=True):
     parameters: int
     metrics: dict[str, Quality]
     versions: dict[str, str]
-    created_at: datetime.datetime
+    created_at: dt.datetime
 
 
 class Artifact(Record, frozen=True):
@@ -249,7 +249,7 @@ class Measurement(Stored, frozen=True):
     fingerprint: str
     precision: Literal["fp32"]
     threads: int
-    started_at: datetime.datetime
+    started_at: dt.datetime
     outcome: Timed | Failed
 
 
@@ -265,7 +265,7 @@ class TableInfo(Stored, frozen=True):
     threads: int
     options: dict[str, str]
     reference_sha256: str
-    created_at: datetime.datetime
+    created_at: dt.datetime
 
 
 class Latency(Record, frozen=True):
@@ -360,7 +360,7 @@ class SearchResult(Stored, frozen=True):
     target: str | None
     workload: Workload | None
     predictor_sha256: str | None
-    created_at: datetime.datetime
+    created_at: dt.datetime
 
 
 class BudgetOutcome(Record, frozen=True):
@@ -405,7 +405,7 @@ class RunInfo(Stored, frozen=True):
     arguments: dict[str, str]
     versions: dict[str, str]
     revision: str
-    started_at: datetime.datetime
+    started_at: dt.datetime
     inputs: dict[str, str] = {}
     outputs: dict[str, str] = {}
 
@@ -413,8 +413,8 @@ class RunInfo(Stored, frozen=True):
 # -- reading and writing ---------------------------------------------------------------------------------------------
 
 
-def now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+def now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC).replace(microsecond=0)
 
 
 def encode_record(record: msgspec.Struct) -> bytes:
