@@ -14,6 +14,9 @@ from pathlib import Path
 from toolchain.errors import IntegrityError, MostoolError, UsageError
 
 _CHUNK_BYTES = 1 << 20
+_REFUSED = frozenset(
+    (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
+)
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -44,7 +47,7 @@ def disk_errors(path: Path) -> Iterator[None]:
                 f"no space left to write {path}",
                 hint="free some disk space and run the same command again; what was acknowledged is kept",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in _REFUSED:
             raise UsageError(
                 f"cannot write {path}", why=os.strerror(error.errno), hint="choose another place with --out"
             ) from error
@@ -71,7 +74,7 @@ def replacing(path: Path) -> Iterator[Path]:
             finally:
                 os.close(descriptor)
             part.replace(path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         finally:
             part.unlink(missing_ok=True)
 
@@ -94,7 +97,8 @@ def set_aside(path: Path) -> Path | None:
     for attempt in range(100):
         aside = path.with_name(f"{path.name}.{stamp}{f'-{attempt}' if attempt else ''}.old")
         if not aside.exists():
-            path.rename(aside)
+            with disk_errors(path):
+                path.rename(aside)
             return aside
     raise MostoolError(f"cannot move {path} aside", why="too many old copies", hint=f"remove {path.name}.*.old")
 
@@ -109,19 +113,26 @@ def inside(folder: Path, name: str) -> Path:
     relative = Path(name)
     if relative.is_absolute() or ".." in relative.parts or not name:
         raise IntegrityError(f"{name!r} would lead out of {folder}", hint="the folder was tampered with; get it again")
-    for part in (path, *path.parents):
-        if part == folder:
-            break
-        if part.is_symlink():
-            raise IntegrityError(f"{name!r} in {folder} is a link", hint="the folder was tampered with; get it again")
-    if not path.is_file():
+    try:
+        for part in (path, *path.parents):
+            if part == folder:
+                break
+            if part.is_symlink():
+                raise IntegrityError(
+                    f"{name!r} in {folder} is a link", hint="the folder was tampered with; get it again"
+                )
+        plain = path.is_file()
+    except OSError as error:  # a name no file system takes, or a folder that may not be looked into
+        raise IntegrityError(f"cannot look for {name[:80]!r} in {folder}", why=error.strerror or str(error)) from error
+    if not plain:
         raise IntegrityError(f"{folder} lacks {name!r}", hint="the folder is incomplete; get or export it again")
     if path.stat().st_nlink > 1:
         raise IntegrityError(f"{name!r} in {folder} is a hard link", hint="copy the folder with plain files")
     return path
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable: a new file's bytes are safe only once its name is."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

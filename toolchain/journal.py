@@ -9,24 +9,23 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
-from collections.abc import Iterator
+import re
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, NamedTuple, Self, TypeVar
 
 import msgspec
 
 from toolchain.errors import DeviceError, IntegrityError, UsageError
-from toolchain.files import disk_errors
-from toolchain.records import decode_record
+from toolchain.files import disk_errors, replacing, sync_folder
+from toolchain.records import decode_record, encode_compact
 
 R = TypeVar("R", bound=msgspec.Struct)
 
-
-class _Line(msgspec.Struct, forbid_unknown_fields=True):
-    check: str
-    record: msgspec.Raw
+_HEAD, _MIDDLE, _END = b'{"check":"', b'","record":', b"}"
+_CHECKSUM_BYTES = 16
 
 
 def read_journal(path: Path, kind: type[R]) -> list[R]:
@@ -37,14 +36,14 @@ def read_journal(path: Path, kind: type[R]) -> list[R]:
     Raises:
         IntegrityError: a whole line does not match its checksum.
     """
-    records, damaged = _read(path, kind)
-    if damaged:
+    contents = _read(path)
+    if contents.damaged:
         raise IntegrityError(
             f"{path} is damaged",
-            why=f"line {damaged[0][0]} does not match its checksum",
+            why=f"line {contents.damaged[0][0]} does not match its checksum",
             hint="run the command that fills it again: it sets the line aside and makes it anew",
         )
-    return records
+    return _records(path, contents, kind)
 
 
 class Journal(Generic[R]):
@@ -65,16 +64,11 @@ class Journal(Generic[R]):
     def __enter__(self) -> Self:
         with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            self._descriptor = _open_locked(self.path)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._descriptor)
-            raise DeviceError(
-                f"{self.path} is in use by another mostool", hint="wait until it has finished, then run this again"
-            ) from error
-        try:
-            self._repair()
+            with disk_errors(self.path):
+                sync_folder(self.path.parent)
+                self._repair()
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -86,8 +80,12 @@ class Journal(Generic[R]):
         os.close(self._descriptor)
 
     def append(self, record: R) -> None:
-        """Write `record`; when this returns it survives a crash."""
-        line = _line(record)
+        """Write `record`; when this returns it survives a crash.
+
+        Raises:
+            MostoolError: the disk is full, or the record could not be read back (NaN). The journal is as it was before.
+        """
+        line = _line(encode_compact(record)) + b"\n"
         with disk_errors(self.path):
             end = os.lseek(self._descriptor, 0, os.SEEK_END)
             try:
@@ -102,76 +100,115 @@ class Journal(Generic[R]):
         self.records.append(record)
 
     def _repair(self) -> None:
-        self.records, damaged = _read(self.path, self.kind)
-        data = self.path.read_bytes()
-        torn = data[data.rfind(b"\n") + 1 :]
-        if not torn and not damaged:
+        """Move damaged and torn lines to `<name>.damaged`, and read the others."""
+        contents = _read(self.path)
+        self.records = _records(self.path, contents, self.kind)
+        if not contents.torn and not contents.damaged:
             return
         aside = self.path.with_name(f"{self.path.name}.damaged")
-        with disk_errors(aside), aside.open("ab") as stream:
-            for _, line in damaged:
-                stream.write(line + b"\n")
-            if torn:
-                stream.write(torn + b"\n")
+        with aside.open("ab") as stream:
+            stream.writelines(line + b"\n" for _, line in contents.damaged)
+            if contents.torn:
+                stream.write(contents.torn + b"\n")
             stream.flush()
             os.fsync(stream.fileno())
-        if damaged:
-            self._rewrite()
-            numbers = ", ".join(str(number) for number, _ in damaged)
+        self._rewrite(contents.sound)
+        if contents.damaged:
+            numbers = ", ".join(str(number) for number, _ in contents.damaged)
             self.repairs.append(f"{self.path}: line {numbers} did not match its checksum; set aside in {aside.name}")
-        else:
-            os.ftruncate(self._descriptor, len(data) - len(torn))
-            os.fsync(self._descriptor)
-        if torn:
+        if contents.torn:
             self.repairs.append(f"{self.path}: the last line was cut short; set aside in {aside.name}")
 
-    def _rewrite(self) -> None:
-        """Leave only the sound lines. Same file (the lock is on it), so the sound lines are copied aside first."""
-        backup = self.path.with_name(f"{self.path.name}.before-repair")
-        backup.write_bytes(self.path.read_bytes())
-        sound = b"".join(_line(record) for record in self.records)
-        os.ftruncate(self._descriptor, 0)
-        written = 0
-        while written < len(sound):
-            written += os.write(self._descriptor, sound[written:])
-        os.fsync(self._descriptor)
-        backup.unlink()
+    def _rewrite(self, sound: list[tuple[int, bytes]]) -> None:
+        """Put a file of only the sound lines in the journal's place, and move the lock to it before anybody sees it."""
+        with contextlib.ExitStack() as undo:
+            with replacing(self.path) as part:
+                part.write_bytes(b"".join(_line(body) + b"\n" for _, body in sound))
+                fresh = os.open(part, os.O_RDWR | os.O_APPEND)
+                undo.callback(os.close, fresh)
+                fcntl.flock(fresh, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            undo.pop_all()
+        os.close(self._descriptor)
+        self._descriptor = fresh
 
 
-def _line(record: msgspec.Struct) -> bytes:
-    body = msgspec.json.encode(record)
-    return b'{"check":"' + _checksum(body) + b'","record":' + body + b"}\n"
-
-
-def _checksum(body: bytes) -> bytes:
-    return hashlib.sha256(body).hexdigest()[:16].encode()
-
-
-def _read(path: Path, kind: type[R]) -> tuple[list[R], list[tuple[int, bytes]]]:
-    """The sound records, and the damaged lines with their numbers."""
-    records: list[R] = []
-    damaged: list[tuple[int, bytes]] = []
-    for number, line in _lines(path):
+def _open_locked(path: Path) -> int:
+    """The journal's descriptor, locked; DeviceError where another process holds it."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            envelope = msgspec.json.decode(line, type=_Line)
-            sound = _checksum(bytes(envelope.record)) == envelope.check.encode()
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            sound = False
-        if sound:
-            records.append(decode_record(bytes(envelope.record), kind, f"{path}, line {number}"))
-        else:
-            damaged.append((number, line))
-    return records, damaged
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise DeviceError(
+                f"{path} is in use by another mostool", hint="wait until it has finished, then run this again"
+            ) from error
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # a repair put another file in its place between the opening and the lock
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+# -- lines -----------------------------------------------------------------------------------------------------------
+
+
+class _Contents(NamedTuple):
+    """What a journal holds: the JSON of its sound records, and damaged lines, each with its line number."""
+
+    sound: list[tuple[int, bytes]]
+    damaged: list[tuple[int, bytes]]
+    torn: bytes
+    """The last line where it lacks its end."""
+
+
+def _read(path: Path) -> _Contents:
     try:
-        stream = path.open("rb")
+        *lines, tail = path.read_bytes().split(b"\n")
     except FileNotFoundError:
-        return
+        return _Contents([], [], b"")
     except OSError as error:
         raise UsageError(f"cannot read {path}", why=error.strerror or str(error)) from error
-    with stream:
-        for number, line in enumerate(stream, start=1):
-            if line.endswith(b"\n"):
-                yield number, line[:-1]
+    sound: list[tuple[int, bytes]] = []
+    damaged: list[tuple[int, bytes]] = []
+    for number, line in enumerate(lines, start=1):
+        if (body := _body(line)) is not None:
+            sound.append((number, body))
+        else:
+            damaged.append((number, line))
+            sound.extend((number, body) for body in _bodies_within(line))
+    if _body(tail) is None and (bodies := _bodies_within(tail)):  # whole, and more: not torn, its end was damaged
+        damaged.append((len(lines) + 1, tail))
+        sound.extend((len(lines) + 1, body) for body in bodies)
+        tail = b""
+    return _Contents(sound, damaged, tail)
+
+
+def _records(path: Path, contents: _Contents, kind: type[R]) -> list[R]:
+    return [decode_record(body, kind, f"{path}, line {number}") for number, body in contents.sound]
+
+
+def _line(body: bytes) -> bytes:
+    checksum = hashlib.sha256(body).hexdigest()[:_CHECKSUM_BYTES].encode()
+    return _HEAD + checksum + _MIDDLE + body + _END
+
+
+def _body(line: bytes) -> bytes | None:
+    """The record's JSON in a line, None unless every byte of the line is as it was written."""
+    body = line[len(_HEAD) + _CHECKSUM_BYTES + len(_MIDDLE) : -len(_END)]
+    return body if line == _line(body) else None
+
+
+def _bodies_within(line: bytes) -> list[bytes]:
+    """The records of whole lines inside a damaged one: where a line's end was hit, both its neighbours are unharmed."""
+    text = line.decode("latin-1")  # one character for each byte
+    bodies = []
+    for head in re.finditer(re.escape(_HEAD), line):
+        try:
+            _, end = json.JSONDecoder().raw_decode(text, head.start())
+        except (ValueError, RecursionError):
+            continue
+        if (body := _body(line[head.start() : end])) is not None:
+            bodies.append(body)
+    return bodies

@@ -33,6 +33,10 @@ class Stored(Record, frozen=True, kw_only=True):
 
     schema: int = SCHEMA
 
+    def __post_init__(self) -> None:
+        if self.schema < 1:
+            raise ValueError(f"there is no schema {self.schema}")
+
 
 # -- what is asked for -----------------------------------------------------------------------------------------------
 
@@ -417,9 +421,31 @@ def now() -> dt.datetime:
     return dt.datetime.now(dt.UTC).replace(microsecond=0)
 
 
+def encode_compact(record: msgspec.Struct) -> bytes:
+    """One line of JSON that reads back as the same record.
+
+    Raises:
+        MostoolError: it would not. JSON has no NaN and no infinity (they would be stored as null), and text must be
+            valid Unicode.
+    """
+    what = f"a {type(record).__name__} cannot be stored"
+    try:
+        data = msgspec.json.encode(record)
+        same = msgspec.json.decode(data, type=type(record)) == record
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as fault:
+        raise MostoolError(
+            what, why=str(fault), hint="a figure in it is no finite number, or a text no Unicode"
+        ) from fault
+    if not same:
+        raise MostoolError(what, why="it would read back as another", hint="a figure in it is no finite number")
+    if len(data) > _LARGEST_RECORD_BYTES:
+        raise MostoolError(what, why=f"{len(data)} bytes are more than can be read back")
+    return data
+
+
 def encode_record(record: msgspec.Struct) -> bytes:
-    """Readable JSON, the same bytes for the same record."""
-    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+    """Readable JSON, the same bytes for the same record; see `encode_compact` for what is refused."""
+    return msgspec.json.format(encode_compact(record), indent=2) + b"\n"
 
 
 def write_record(path: Path, record: msgspec.Struct) -> None:
@@ -433,25 +459,23 @@ def decode_record(data: bytes, kind: type[T], where: str, error: type[MostoolErr
         error: not JSON, a field missing, unknown or of the wrong type (the message names its path), or a newer schema.
     """
     if len(data) > _LARGEST_RECORD_BYTES:
-        raise error(f"{where} is too large to be a record", why=f"{len(data)} bytes")
+        raise error(f"{where} is too large to be a record", why=f"it has more than {_LARGEST_RECORD_BYTES} bytes")
+    data = data.removeprefix(b"\xef\xbb\xbf")
     try:
-        record = msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"), type=kind)
+        record = msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as fault:
-        schema = _schema_of(data)
-        if schema is not None and schema > SCHEMA:
-            raise error(
-                f"{where} was written by a newer mostool",
-                why=f"schema {schema}, this one knows {SCHEMA}",
-                hint="upgrade mostool",
-            ) from fault
+        _refuse_newer(_schema_of(data), where, error)
         raise error(f"{where} cannot be read", why=str(fault), hint="is it the right file, and complete?") from fault
+    if isinstance(record, Stored):
+        _refuse_newer(record.schema, where, error)
     return record
 
 
 def read_record(path: Path, kind: type[T], error: type[MostoolError] = IntegrityError) -> T:
     """The record of type `kind` in the file `path`; see `decode_record` for what is refused."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as stream:
+            data = stream.read(_LARGEST_RECORD_BYTES + 1)
     except FileNotFoundError:
         raise UsageError(f"there is no {path}", hint="check the path") from None
     except OSError as fault:
@@ -459,11 +483,21 @@ def read_record(path: Path, kind: type[T], error: type[MostoolError] = Integrity
     return decode_record(data, kind, str(path), error)
 
 
-def _schema_of(data: bytes) -> int | None:
-    class Header(msgspec.Struct):
-        schema: int
+def _refuse_newer(schema: int, where: str, error: type[MostoolError]) -> None:
+    if schema > SCHEMA:
+        raise error(
+            f"{where} was written by a newer mostool",
+            why=f"schema {schema}, this one knows {SCHEMA}",
+            hint="upgrade mostool",
+        )
 
+
+class _Header(msgspec.Struct):
+    schema: int
+
+
+def _schema_of(data: bytes) -> int:
     try:
-        return msgspec.json.decode(data, type=Header).schema
+        return msgspec.json.decode(data, type=_Header).schema
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
-        return None
+        return SCHEMA

@@ -96,7 +96,7 @@ class SearchSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         for name in architecture.axes:
             self.axis(name)
-        for axis in self.axes:
+        for axis in sorted(self.axes, key=lambda axis: axis.per is not None):  # a wrong depth is blamed, not its layers
             if axis.name not in architecture.axes:
                 raise UsageError(f"the architecture lacks the axis {axis.name!r}", hint=self._shape_hint(axis))
             value = architecture.axes[axis.name]
