@@ -1,0 +1,236 @@
+"""From a corpus to the folder a training run reads: tokenizer, token arrays, examples, and what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from toolchain.errors import IntegrityError, UsageError
+from toolchain.files import inside, sha256_file, write_bytes, write_text
+from toolchain.progress import Progress, ProgressListener, silent
+from toolchain.records import Data, Record, Stored, Task, read_record, write_record
+from toolchain.text.corpus import Corpus
+from toolchain.text.masking import mask_tokens
+from toolchain.text.sentences import split_sentences
+from toolchain.text.splitting import Part, Parts, SplitName, split_corpus
+from toolchain.text.tokenizing import TOKENIZER_FILE, Ids, encode_blocks, encode_texts, train_tokenizer
+
+__all__ = [
+    "Example",
+    "Examples",
+    "Prepared",
+    "Split",
+    "data_digest",
+    "find_prepared",
+    "mask_tokens",
+    "prepare",
+    "read_examples",
+    "read_split",
+]
+
+DATA_FILE = "data.safetensors"
+EXAMPLES_FILE = "examples.json"
+PREPARED_FILE = "data.json"
+SHORTEST_SEQUENCE = 8
+_EXAMPLES = 8
+_EXAMPLE_WORDS = range(5, 31)
+_STAGE = "preparing data"
+_LAYOUT = 1  # raise it when the same inputs no longer give the same arrays
+
+
+class Split(NamedTuple):
+    """Token ids int32 [n, sequence_length], padded with 0, and labels int32 [n] where the task has them."""
+
+    ids: Ids
+    labels: Ids | None
+
+
+class Example(Record, frozen=True):
+    """A test sentence, and the name of its label where it has one."""
+
+    text: str
+    label: str | None = None
+
+
+class Examples(Stored, frozen=True):
+    sentences: tuple[Example, ...]
+
+
+class Prepared(Stored, frozen=True):
+    """The last file written to a prepared folder: while it is missing or does not match, the folder is incomplete."""
+
+    data: Data
+    files: dict[str, str]
+
+
+def data_digest(
+    corpus: Corpus,
+    *,
+    task: Task,
+    sequence_length: int,
+    vocabulary_size: int,
+    seed: int,
+    by_group: bool = True,
+    held_out: Corpus | None = None,
+) -> str:
+    """The `sha256` that `prepare` gives its Data record for these inputs: known before anything is made."""
+    settings = {
+        "layout": _LAYOUT,
+        "corpus": corpus.sha256,
+        "held_out": None if held_out is None else held_out.sha256,
+        "task": task,
+        "sequence_length": sequence_length,
+        "vocabulary_size": vocabulary_size,
+        "seed": seed,
+        "by_group": by_group,
+    }
+    return hashlib.sha256(msgspec.json.encode(settings, order="sorted")).hexdigest()
+
+
+def prepare(
+    corpus: Corpus,
+    *,
+    task: Task,
+    sequence_length: int,
+    vocabulary_size: int,
+    seed: int,
+    folder: Path,
+    listener: ProgressListener = silent,
+    by_group: bool = True,
+    held_out: Corpus | None = None,
+) -> Data:
+    """Fill `folder` with tokenizer.json, data.safetensors, examples.json and data.json; return what was made.
+
+    The corpus is split (`split_corpus`), the tokenizer is trained on the train split alone, and each split is encoded:
+    one row per text for classification, every text whole as blocks for masked words. Counts in the record are rows.
+    Each file is written whole, data.json last; a folder already made from the same inputs is left as it is.
+
+    Raises:
+        UsageError: classification without labels, a sequence too short, a corpus that cannot be split, no permission.
+    """
+    if task == "classify" and (corpus.labels is None or (held_out is not None and held_out.labels is None)):
+        raise UsageError(
+            f"{corpus.title} has no labels", hint="classification needs labelled data; plain text suits --task mlm"
+        )
+    if sequence_length < SHORTEST_SEQUENCE:
+        raise UsageError(
+            f"a sequence of {sequence_length} tokens is too short", hint=f"use {SHORTEST_SEQUENCE} or more"
+        )
+    digest = data_digest(
+        corpus,
+        task=task,
+        sequence_length=sequence_length,
+        vocabulary_size=vocabulary_size,
+        seed=seed,
+        by_group=by_group,
+        held_out=held_out,
+    )
+    done = find_prepared(folder, digest)
+    if done is not None:
+        return done
+    (folder / PREPARED_FILE).unlink(missing_ok=True)
+
+    parts = split_corpus(corpus, seed=seed, by_group=by_group, held_out=held_out)
+    listener(Progress(_STAGE, 1, 5, "tokenizer"))
+    tokenizer = train_tokenizer(parts.train.texts, vocabulary_size)
+    encode = encode_texts if task == "classify" else encode_blocks
+    arrays: dict[str, Ids] = {}
+    for number, (name, part) in enumerate(parts.named(), start=2):
+        listener(Progress(_STAGE, number, 5, name))
+        arrays[f"{name}.ids"] = encode(tokenizer, part.texts, sequence_length)
+        if task == "classify":
+            arrays[f"{name}.labels"] = np.array(part.labels, dtype=np.int32)
+    data = Data(
+        title=corpus.title,
+        files=corpus.files
+        | {f"{name} (held out)": value for name, value in (held_out.files if held_out else {}).items()},
+        sha256=digest,
+        train=len(arrays["train.ids"]),
+        validation=len(arrays["validation.ids"]),
+        test=len(arrays["test.ids"]),
+        labels=corpus.label_names if task == "classify" else (),
+        majority_share=_majority_share(parts) if task == "classify" else None,
+        notes=(*corpus.notes, *(held_out.notes if held_out else ()), *parts.notes),
+    )
+    write_text(folder / TOKENIZER_FILE, tokenizer.to_str(pretty=True) + "\n")
+    write_bytes(folder / DATA_FILE, safetensors.numpy.save(arrays))
+    write_record(folder / EXAMPLES_FILE, Examples(sentences=tuple(_examples(corpus, parts.test, task))))
+    made = {name: sha256_file(folder / name) for name in (TOKENIZER_FILE, DATA_FILE, EXAMPLES_FILE)}
+    write_record(folder / PREPARED_FILE, Prepared(data=data, files=made))
+    return data
+
+
+def find_prepared(folder: Path, sha256: str) -> Data | None:
+    """The record of a folder that is complete and made from inputs with this digest (`data_digest`), else None."""
+    if not (folder / PREPARED_FILE).is_file():
+        return None
+    try:
+        prepared = read_record(folder / PREPARED_FILE, Prepared)
+        matching = all(sha256_file(inside(folder, name)) == digest for name, digest in prepared.files.items())
+    except IntegrityError:
+        return None
+    return prepared.data if matching and prepared.data.sha256 == sha256 else None
+
+
+def read_split(folder: Path, split: SplitName) -> Split:
+    """One split of a prepared folder.
+
+    Raises:
+        UsageError: the folder holds no data.
+        IntegrityError: the file is damaged or not one that `prepare` wrote.
+    """
+    path = folder / DATA_FILE
+    if not path.is_file():
+        raise UsageError(f"there is no {path}", hint="train first: `mostool train` writes it")
+    hint = "remove the file and run `mostool train` again: it is made anew"
+    try:
+        with safetensors.safe_open(path, framework="numpy") as stored:
+            ids = stored.get_tensor(f"{split}.ids")
+            labels = stored.get_tensor(f"{split}.labels") if f"{split}.labels" in stored.keys() else None  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise IntegrityError(f"{path} cannot be read", why=str(error), hint=hint) from error
+    fits = ids.dtype == np.int32 and ids.ndim == 2 and (labels is None or labels.shape == ids.shape[:1])
+    if not fits or (ids.size and ids.min() < 0):
+        raise IntegrityError(f"{path} does not hold token ids", hint=hint)
+    return Split(ids, labels)
+
+
+def read_examples(folder: Path) -> tuple[Example, ...]:
+    """The test sentences that `prepare` picked. Raises as `records.read_record` does."""
+    return read_record(folder / EXAMPLES_FILE, Examples).sentences
+
+
+def _majority_share(parts: Parts) -> float:
+    """The share of the most frequent train label in test: the accuracy of always answering it."""
+    train, test = np.array(parts.train.labels), np.array(parts.test.labels)
+    return float(np.mean(test == np.bincount(train).argmax()))
+
+
+def _examples(corpus: Corpus, test: Part, task: Task) -> Iterable[Example]:
+    """Test sentences in split order; for classification every label in turn."""
+    if task == "mlm" or test.labels is None:
+        for text in test.texts[:_EXAMPLES]:
+            yield Example(text=_sentence(text))
+        return
+    turns: dict[int, int] = {}
+    ranked: list[tuple[int, int]] = []
+    for item, label in enumerate(test.labels):
+        ranked.append((turns.get(label, 0), item))
+        turns[label] = turns.get(label, 0) + 1
+    for _, item in sorted(ranked)[:_EXAMPLES]:
+        yield Example(text=test.texts[item], label=corpus.label_names[test.labels[item]])
+
+
+def _sentence(text: str) -> str:
+    """The first sentence of readable length, else the first words."""
+    for sentence in split_sentences(text):
+        if len(sentence.split()) in _EXAMPLE_WORDS and sentence[0].isalpha():
+            return sentence
+    return " ".join(text.split()[: _EXAMPLE_WORDS.stop - 1])
