@@ -1,0 +1,359 @@
+"""What each section says and draws."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import msgspec
+import pytest
+from example_run import (
+    SPACE,
+    evaluate,
+    front_of,
+    make_curve,
+    make_manifest,
+    make_predictor,
+    make_search,
+    make_story,
+    quality,
+)
+from report_reader import Page
+
+from toolchain import records
+from toolchain.report import Story, render_report
+from toolchain.report.blocks import Block, Facts, Figure, Paragraph, Points, Section, Table
+from toolchain.report.evidence import warnings
+from toolchain.report.sections.front import front
+from toolchain.report.sections.headline import headline
+from toolchain.report.sections.latency import latency
+from toolchain.report.sections.predictor import predictor
+from toolchain.report.sections.provenance import provenance
+from toolchain.report.sections.training import training
+
+
+def sentences(section: Section) -> str:
+    return " ".join(block.text for block in section.blocks if isinstance(block, Paragraph))
+
+
+def tables(section: Section) -> list[Table]:
+    return [block for block in section.blocks if isinstance(block, Table)]
+
+
+def drawings(section: Section) -> list[Page]:
+    return [Page(str(block.drawing)) for block in section.blocks if isinstance(block, Figure)]
+
+
+def of_manifest(story: Story) -> records.Manifest:
+    return cast("records.Manifest", story.manifest)
+
+
+def of_search(story: Story) -> records.SearchResult:
+    return cast("records.SearchResult", story.search)
+
+
+# -- the headline ----------------------------------------------------------------------------------------------------
+
+
+def test_the_headline_tells_the_measured_winner(story: Story) -> None:
+    manifest = of_manifest(story)
+    words = sentences(headline(story))
+    assert f"Subnet {manifest.artifact.architecture.id} runs in 23.2 ms ± 0.2 (p50, n = 120), measured on rpi" in words
+    assert "22.7 ms was predicted, 2.3 % less than measured" in words
+    assert "met with 7.1 % to spare, 23.2 ms measured" in words
+    assert "accuracy 87.1 % on 872 test items" in words
+    assert "50.7 % on the test items: the shipped file is 36.4 points better" in words
+    search = of_search(story)
+    for seen in (search.winner, search.largest, search.smallest):
+        assert f"{100 * seen.quality.value:.1f} %" in words
+
+
+def test_the_headline_says_what_was_missed_and_by_how_much() -> None:
+    search = make_search(20)
+    story = make_story(search=search, manifest=make_manifest(search.winner, limit=0.02))
+    section = headline(story)
+    (missed,) = [block for block in section.blocks if isinstance(block, Paragraph) and block.tone == "bad"]
+    median_s = of_manifest(story).latency.median_s
+    assert f"missed by {100 * (median_s / 0.02 - 1):.1f} %" in missed.text
+    assert "1 warning to read first" in sentences(section)
+
+
+def test_a_latency_from_an_emulated_device_never_goes_without_that_word(story: Story) -> None:
+    manifest = of_manifest(story)
+    outcome = msgspec.structs.replace(manifest.budgets[0], source="emulated")
+    emulated = story._replace(manifest=msgspec.structs.replace(manifest, budgets=(outcome,)))
+    assert "emulated on rpi" in sentences(headline(emulated))
+    assert "measured on rpi" not in Page(render_report(emulated)).text.lower()
+
+
+def test_before_the_export_the_winner_is_what_the_search_says() -> None:
+    story = make_story(manifest=None)
+    words = sentences(headline(story))
+    assert "won the search on rpi" in words
+    assert "has not been exported yet" in words
+    assert "Budget of latency at most 25.0 ms on rpi: met, with 22.7 ms predicted (at most 24.0 ms)." in words
+
+
+def test_before_the_search_there_is_no_winner() -> None:
+    section = headline(make_story(search=None, manifest=None))
+    assert "There is no winner yet" in sentences(section)
+    assert [row[0] for row in tables(section)[0].rows] == [
+        "Largest, after training",
+        "Smallest, after training",
+        "Trivial baseline",
+    ]
+
+
+# -- the front -------------------------------------------------------------------------------------------------------
+
+
+def test_the_front_has_a_point_for_each_evaluation_filled_when_measured(story: Story) -> None:
+    (chart,) = drawings(front(story))
+    evaluations = of_search(story).evaluations
+    assert len(chart.of_class("point")) == len(evaluations) == 40
+    measured = sum(each.costs["latency_s"].source == "measured" for each in evaluations)
+    assert len(chart.of_class("point", "known")) == measured == 6
+    assert len(chart.of_class("point", "guess")) == 34
+    assert len(chart.of_class("point", "over")) == sum(not each.feasible for each in evaluations)
+    for each in evaluations:
+        assert each.architecture.id in chart.text
+
+
+def test_the_front_shows_budget_winner_extremes_and_the_shipped_file(story: Story) -> None:
+    (chart,) = drawings(front(story))
+    assert len(chart.of_class("line", "front")) == len(chart.of_class("line", "budget")) == 1
+    assert len(chart.of_class("area", "infeasible")) == 1
+    assert len(chart.of_class("ring", "winner")) == 1
+    assert len(chart.of_class("ring", "edge")) == 2
+    assert len(chart.of_class("mark", "shipped")) == 1
+    assert {"winner", "smallest", "largest"} <= set(chart.words)
+
+
+def test_the_shipped_file_is_not_drawn_among_subnets_it_cannot_be_compared_with(story: Story) -> None:
+    manifest = of_manifest(story)
+    for change in ({"target": "cpu"}, {"workload": records.Workload(batch=8)}):
+        other = story._replace(manifest=msgspec.structs.replace(manifest, **change))
+        (chart,) = drawings(front(other))
+        assert not chart.of_class("mark", "shipped")
+    (chart,) = drawings(front(story._replace(manifest=make_manifest(of_search(story).evaluations[0]))))
+    assert not chart.of_class("mark", "shipped")
+
+
+def test_the_front_line_joins_the_records_front_in_steps(story: Story) -> None:
+    search = of_search(story)
+    (chart,) = drawings(front(story))
+    (line,) = chart.of_class("line", "front")
+    assert len((line["points"] or "").split()) == 2 * len(search.front) - 1
+    (table, everything) = tables(front(story))
+    assert [row[0] for row in table.rows] == [search.evaluations[index].architecture.id for index in search.front]
+    assert len(everything.rows) == 40
+    assert everything.folded
+
+
+def test_without_a_device_the_axis_is_the_first_budgets_metric() -> None:
+    search = make_search(30, target=None)
+    search = msgspec.structs.replace(
+        search,
+        budgets=(records.Budget(metric="parameters", limit=900_000.0),),
+        front=front_of(search.evaluations, "parameters"),
+    )
+    section = front(make_story(search=search, manifest=None, predictor=None))
+    (chart,) = drawings(section)
+    assert "parameters, millions" in chart.text
+    assert len(chart.of_class("point", "known")) == 30
+    assert tables(section)[0].head[2:4] == ("Parameters", "Parameters is")
+
+
+def test_the_smallest_that_wins_is_named_once() -> None:
+    search = make_search(5, limit=1e-4)
+    section = front(make_story(search=search, manifest=None))
+    (chart,) = drawings(section)
+    assert "winner = smallest" in chart.words
+    assert len(chart.of_class("ring")) == 2
+    assert "No evaluated subnet keeps the budgets." in sentences(section)
+
+
+def test_a_front_of_nothing_or_of_one_is_a_sentence() -> None:
+    for number, words in ((0, "evaluated no subnet"), (1, "A single subnet was evaluated")):
+        search = make_search(1)
+        search = msgspec.structs.replace(search, evaluations=search.evaluations[:number], front=())
+        section = front(make_story(search=search, manifest=None))
+        assert not drawings(section)
+        assert words in sentences(section)
+    assert "has not been run" in sentences(front(make_story(search=None, manifest=None)))
+
+
+def test_evaluations_without_the_cost_are_counted_not_drawn() -> None:
+    search = make_search(12)
+    bare = msgspec.structs.replace(search.evaluations[0], costs={})
+    search = msgspec.structs.replace(search, evaluations=(bare, *search.evaluations[1:]), front=())
+    section = front(make_story(search=search))
+    assert "1 of 12 evaluations has no finite latency" in sentences(section)
+    assert len(drawings(section)[0].of_class("point")) == 11
+
+
+def test_evaluations_that_all_cost_the_same_are_a_chart() -> None:
+    one, two = evaluate(SPACE.smallest(), 1.0), evaluate(SPACE.largest(), 1.0)
+    two = msgspec.structs.replace(two, costs=one.costs, quality=one.quality)
+    search = msgspec.structs.replace(make_search(1), evaluations=(one, two), front=(0,), smallest=one, largest=two)
+    (chart,) = drawings(front(make_story(search=search, manifest=None)))
+    assert len(chart.of_class("point")) == 2
+
+
+# -- the predictor ---------------------------------------------------------------------------------------------------
+
+
+def test_the_predictor_shows_every_held_out_row_and_its_errors(story: Story) -> None:
+    section = predictor(story)
+    (chart,) = drawings(section)
+    info = cast("records.PredictorInfo", story.predictor)
+    off = sum(abs(guess / took - 1) > 0.1 for _, took, guess in info.points)
+    assert 0 < off < 60
+    assert len(chart.of_class("point")) == 60
+    assert len(chart.of_class("point", "off")) == off
+    assert len(chart.of_class("area", "band")) == 1
+    (facts,) = [block for block in section.blocks if isinstance(block, Facts)]
+    assert [fact.value for fact in facts.facts] == ["4.6 %", "90.0 %", "0.957", "17.1 %", "60"]
+    worst, everything = tables(section)
+    assert len(worst.rows) == 10
+    assert len(everything.rows) == 60
+
+
+def test_a_predictor_without_rows_or_with_one_is_a_sentence() -> None:
+    for number, words in ((0, "No held-out row was kept"), (1, "A single row was held out")):
+        info = make_predictor(1)
+        section = predictor(make_story(predictor=msgspec.structs.replace(info, points=info.points[:number])))
+        assert not drawings(section)
+        assert words in sentences(section)
+    assert "No predictor" in sentences(predictor(make_story(predictor=None)))
+
+
+# -- the training ----------------------------------------------------------------------------------------------------
+
+
+def test_the_training_draws_quality_losses_and_mixture(story: Story) -> None:
+    merit, losses, mixture = drawings(training(story))
+    assert [len(chart.of_class("line")) for chart in (merit, losses, mixture)] == [2, 3, 2]
+    assert len(losses.of_class("mark")) == 36
+    (table,) = tables(training(story))
+    assert len(table.rows) == 12
+    assert all(len(row) == len(table.head) for row in table.rows)
+
+
+def test_a_training_with_one_look_is_told_in_words() -> None:
+    section = training(make_story(curve=make_curve(1)))
+    assert not drawings(section)
+    assert (
+        "Quality on the validation split: a single look, at update 100: largest 58.5, smallest 52.0 (%)"
+        in sentences(section)
+    )
+
+
+def test_a_training_that_diverged_or_has_no_mixture_is_still_drawn() -> None:
+    first, *rest = make_curve(5)
+    curve = [
+        msgspec.structs.replace(first, losses={"largest": float("nan")}, mixture={}, quality={}),
+        *(msgspec.structs.replace(look, mixture={}) for look in rest),
+    ]
+    section = training(make_story(curve=curve))
+    assert len(drawings(section)) == 2
+    assert "State of the mixture: nothing was recorded." in sentences(section)
+    assert "No training curve was kept." in sentences(training(make_story(curve=())))
+
+
+# -- latency and provenance ------------------------------------------------------------------------------------------
+
+
+def test_the_latency_table_has_all_figures(story: Story) -> None:
+    (table,) = tables(latency(story))
+    values = {row[0]: row[1] for row in table.rows}
+    assert values["p50, paired with the reference model"] == "23.2 ms ± 0.2"
+    assert values["p50, before the file was built"] == "22.7 ms"
+    assert values["p99"] == "not enough samples"
+    assert values["Samples, n"] == "120"
+    assert values["Rounds"] == "20"
+    assert values["Share of the samples kept"] == "97.5 %"
+    assert values["Status"] == "settled"
+    assert "Nothing was exported" in sentences(latency(make_story(manifest=None)))
+
+
+def test_an_unsettled_latency_is_a_warning_wherever_it_is_shown(story: Story) -> None:
+    manifest = of_manifest(story)
+    shaky = msgspec.structs.replace(manifest.latency, status=("unstable", "odd"))
+    doubtful = story._replace(manifest=msgspec.structs.replace(manifest, latency=shaky))
+    assert "unstable (the interval was still too wide" in sentences(latency(doubtful))
+    (listed,) = [block for block in provenance(doubtful).blocks if isinstance(block, Points)]
+    assert "Latency of the shipped file: odd." in listed.texts
+    assert "2 warnings to read first" in sentences(headline(doubtful))
+
+
+def test_provenance_holds_every_digest_and_seed(story: Story) -> None:
+    manifest, search, predicted = of_manifest(story), of_search(story), cast("records.PredictorInfo", story.predictor)
+    shown = {cell for table in tables(provenance(story)) for row in table.rows for cell in row}
+    assert {
+        story.checkpoint.weights_sha256,
+        story.checkpoint.tokenizer_sha256,
+        story.checkpoint.data.sha256,
+        *story.checkpoint.data.files.values(),
+        predicted.table_sha256,
+        search.checkpoint_sha256,
+        cast("str", search.predictor_sha256),
+        manifest.artifact.sha256,
+        *manifest.files.values(),
+    } <= shown
+    assert {"evolution, 11", "3", "8,000 / 1,000 / 872", "measured on rpi, after export", "0.1"} <= shown
+    assert warnings(story) == []
+
+
+def in_checkpoint(story: Story, **changes: object) -> Story:
+    return story._replace(checkpoint=msgspec.structs.replace(story.checkpoint, **changes))
+
+
+def in_manifest(story: Story, **changes: object) -> Story:
+    return story._replace(manifest=msgspec.structs.replace(of_manifest(story), **changes))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: in_checkpoint(s, updates_done=400), "Training stopped early: 400 of 1,000"),
+        (lambda s: in_manifest(s, checkpoint_sha256="0" * 64), "different checkpoints"),
+        (lambda s: in_manifest(s, target="cpu"), "measured on 'cpu'"),
+        (lambda s: in_manifest(s, workload=records.Workload(batch=8)), "measured with batch 8"),
+        (
+            lambda s: in_manifest(
+                s, environment=msgspec.structs.replace(of_manifest(s).environment, engine_version="1.22.0")
+            ),
+            "another machine, system or runtime",
+        ),
+        (lambda s: s._replace(manifest=make_manifest(of_search(s).evaluations[0])), "the winner of the search is"),
+        (
+            lambda s: s._replace(predictor=msgspec.structs.replace(s.predictor, target="cpu")),
+            "The predictor is of device 'cpu'",
+        ),
+        (
+            lambda s: s._replace(search=make_search(5, limit=1e-4), manifest=None),
+            "No subnet met the budgets",
+        ),
+        (
+            lambda s: in_manifest(s, latency=msgspec.structs.replace(of_manifest(s).latency, p99_s=1.0)),
+            "The slowest calls take far longer",
+        ),
+        (
+            lambda s: in_checkpoint(s, data=msgspec.structs.replace(s.checkpoint.data, sha256="0" * 64)),
+            "made from different data",
+        ),
+    ],
+)
+def test_records_that_do_not_belong_together_are_a_warning(story: Story, change: object, words: str) -> None:
+    (found,) = [sentence for sentence in warnings(change(story)) if words in sentence]  # type: ignore[operator]
+    assert found.endswith(".")
+    assert found in sentences_and_points(provenance(change(story)).blocks)  # type: ignore[operator]
+
+
+def sentences_and_points(blocks: object) -> list[str]:
+    return [text for block in cast("list[Block]", blocks) if isinstance(block, Points) for text in block.texts]
+
+
+def test_the_quality_of_a_masked_language_model_is_named_so(story: Story) -> None:
+    masked = msgspec.structs.replace(quality(0.4, "test"), metric="masked_accuracy")
+    assert "masked accuracy 40.0 % on 1,000 test items" in sentences(headline(in_manifest(story, quality=masked)))

@@ -1,0 +1,104 @@
+"""Stored numbers as people read them. Only here do seconds become ms and bytes MiB."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from toolchain.records import Cost, Quality, Workload
+from toolchain.space import Architecture
+
+
+class Unit(NamedTuple):
+    """How a stored metric is printed: `stored / scale` in `symbol`; on a chart `stored / axis_scale` along `axis`."""
+
+    name: str
+    symbol: str
+    scale: float
+    axis: str
+    axis_scale: float
+
+
+UNITS = {
+    "latency_s": Unit("latency", "ms", 1e-3, "latency (p50), ms", 1e-3),
+    "size_bytes": Unit("size", "MiB", float(1 << 20), "size, MiB", float(1 << 20)),
+    "parameters": Unit("parameters", "parameters", 1.0, "parameters, millions", 1e6),
+}
+
+
+def unit(metric: str) -> Unit:
+    """The unit of a metric; one that is not known is printed as it is stored, under its own name."""
+    return UNITS.get(metric) or Unit(metric.replace("_", " "), "", 1.0, metric.replace("_", " "), 1.0)
+
+
+def amount(metric: str, value: float) -> str:
+    """A stored value with its unit: `12.3 ms`, `4.20 MiB`, `1,234,567 parameters`."""
+    return f"{figure(metric, value)} parameters" if metric == "parameters" else figure(metric, value)
+
+
+def figure(metric: str, value: float) -> str:
+    """As `amount`, for a place that is headed by the metric's name: parameters are a bare number there."""
+    if metric == "parameters":
+        return count(value)
+    return f"{significant(value / unit(metric).scale)} {unit(metric).symbol}".strip()
+
+
+def milliseconds(seconds: float | None) -> str:
+    return "not enough samples" if seconds is None else amount("latency_s", seconds)
+
+
+def measured_ms(median_s: float, half_width_s: float) -> str:
+    """`12.30 ms ± 0.04`: as many decimals as the uncertainty's first digit needs, and at least three digits."""
+    value, half = median_s * 1e3, half_width_s * 1e3
+    if not (math.isfinite(value) and math.isfinite(half)):
+        return f"{significant(value)} ms ± {significant(half)}"
+    places = min(4, max(_places(value, 3), _places(half, 1)))
+    return f"{value:,.{places}f} ms ± {half:,.{places}f}"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """`value` to so many significant digits, whole numbers with thousands separators, never in exponents."""
+    if not math.isfinite(value):
+        return "not a number" if math.isnan(value) else "unlimited"
+    return f"{value:,.{_places(value, digits)}f}"
+
+
+def count(value: float) -> str:
+    return f"{value:,.0f}" if math.isfinite(value) else significant(value)
+
+
+def percent(fraction: float, places: int = 1) -> str:
+    return f"{100 * fraction:,.{places}f} %" if math.isfinite(fraction) else significant(fraction)
+
+
+def quality_words(quality: Quality) -> str:
+    """`accuracy 87.1 % on 872 test items`."""
+    return f"{metric_name(quality)} {percent(quality.value)} on {count(quality.n)} {quality.split} items"
+
+
+def metric_name(quality: Quality) -> str:
+    return quality.metric.replace("_", " ")
+
+
+def cost_words(metric: str, cost: Cost) -> str:
+    """`12.0 ms predicted (at most 13.1 ms)`; the bound is left out where it is the value itself."""
+    words = f"{amount(metric, cost.value)} {cost.source}"
+    return words if cost.upper == cost.value else f"{words} (at most {amount(metric, cost.upper)})"
+
+
+def workload_words(workload: Workload) -> str:
+    return f"batch {workload.batch}, {workload.sequence_length} tokens"
+
+
+def architecture_words(architecture: Architecture) -> str:
+    """`hidden 192, layers 2, heads 3 2`: the axes in their order, the entries of a layered axis one after the other."""
+    return ", ".join(
+        f"{name} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for name, value in architecture.axes.items()
+    )
+
+
+def _places(value: float, digits: int) -> int:
+    """The decimals that show `digits` significant digits of `value`."""
+    rounded = abs(float(f"{value:.{digits - 1}e}"))
+    return 0 if rounded == 0 else min(9, max(0, digits - 1 - math.floor(math.log10(rounded))))
