@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import numpy as np
+from hypothesis import reject
 from hypothesis import strategies as st
 
-from toolchain.records import Mixture, Training
+from toolchain.records import Mixture, Round, Training
 from toolchain.space import Architecture, Axis, SearchSpace
-
-_COUNTS = st.integers(-(2**53), 2**53)
 
 
 @st.composite
@@ -41,39 +41,68 @@ def records(kind: type) -> st.SearchStrategy[Any]:
     return _of(msgspec.inspect.type_info(kind))
 
 
-_OWN_RULES: dict[type, st.SearchStrategy[Any]] = {
-    Architecture: architectures(),
-    SearchSpace: spaces(),
-    Mixture: st.builds(Mixture, kind=st.sampled_from(["plain", "layer", "neuron"]), experts=st.integers(1, 9)),
-    Training: st.builds(Training, updates=st.integers(1, 10**6), learning_rate=st.floats(1e-9, 1.0), seed=_COUNTS),
+def _rounds() -> st.SearchStrategy[Round]:
+    lengths = st.integers(1, 3)
+    names = ("wall_s", "cpu_s", "delay_s")
+    elapsed = st.floats(1e-9, 1e6)
+    return lengths.flatmap(lambda n: _struct(Round, **{name: st.tuples(*[elapsed] * n) for name in names}))
+
+
+_OWN_RULES: dict[type, Callable[[], st.SearchStrategy[Any]]] = {
+    Architecture: architectures,
+    SearchSpace: spaces,
+    Round: _rounds,
+    Mixture: lambda: _struct(Mixture, expert_correlation=st.floats(0, 0.99)),
+    Training: lambda: _struct(
+        Training,
+        sequence_length=st.integers(8, 512),
+        vocabulary_size=st.integers(64, 10**5),
+        dropout=st.floats(0, 0.99),
+    ),
 }
 
 
-_SIMPLE: dict[type[msgspec.inspect.Type], st.SearchStrategy[Any]] = {
-    msgspec.inspect.IntType: _COUNTS,
-    msgspec.inspect.FloatType: st.floats(allow_nan=False, allow_infinity=False),
-    msgspec.inspect.StrType: st.text(max_size=12),
-    msgspec.inspect.BoolType: st.booleans(),
-    msgspec.inspect.NoneType: st.none(),
-    msgspec.inspect.DateTimeType: st.datetimes(timezones=st.just(dt.UTC)),
-}
+def _struct(cls: type, **given: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Records of `cls`: the given fields as they are drawn, the others by their type. Numbers are above zero, as most
+    records demand; what a record refuses for a rule of its own is drawn again."""
+    hints = {field.name: msgspec.inspect.type_info(field.type) for field in msgspec.structs.fields(cls)}
+    hints.pop("schema", None)
+
+    def built(drawn: dict[str, Any]) -> Any:
+        try:
+            return cls(**drawn)
+        except ValueError:
+            reject()
+
+    return st.fixed_dictionaries({name: _of(hint) for name, hint in hints.items()} | given).map(built)
 
 
-def _of(info: msgspec.inspect.Type) -> st.SearchStrategy[Any]:
+def _of(info: msgspec.inspect.Type) -> st.SearchStrategy[Any]:  # noqa: PLR0911 - a table, one line for each kind of type
     match info:
-        case msgspec.inspect.StructType(cls=cls) if cls in _OWN_RULES:
-            return _OWN_RULES[cls]
-        case msgspec.inspect.StructType(cls=cls, fields=fields):
-            drawn = {field.name: _of(field.type) for field in fields if field.name != "schema"}
-            return st.builds(cls, **drawn)
+        case msgspec.inspect.StructType(cls=cls):
+            return _OWN_RULES[cls]() if cls in _OWN_RULES else _struct(cls)
+        case msgspec.inspect.Metadata(type=inner):
+            return _of(inner)
         case msgspec.inspect.UnionType(types=types):
             return st.one_of([_of(one) for one in types])
-        case msgspec.inspect.VarTupleType(item_type=item):
-            return st.lists(_of(item), max_size=3).map(tuple)
+        case msgspec.inspect.VarTupleType(item_type=item, min_length=least):
+            return st.lists(_of(item), min_size=least or 0, max_size=3).map(tuple)
         case msgspec.inspect.TupleType(item_types=items):
             return st.tuples(*map(_of, items))
         case msgspec.inspect.DictType(key_type=key, value_type=value):
             return st.dictionaries(_of(key), _of(value), max_size=3)
         case msgspec.inspect.LiteralType(values=values):
             return st.sampled_from(values)
+        case msgspec.inspect.IntType(ge=least, le=most):
+            return st.integers(1 if least is None else least, 2**53 if most is None else most)
+        case msgspec.inspect.FloatType(ge=least, le=most):
+            return st.floats(least or 0.0, most, exclude_min=not least, allow_nan=False, allow_infinity=False)
     return _SIMPLE[type(info)]
+
+
+_SIMPLE: dict[type[msgspec.inspect.Type], st.SearchStrategy[Any]] = {
+    msgspec.inspect.StrType: st.text(max_size=12),
+    msgspec.inspect.BoolType: st.booleans(),
+    msgspec.inspect.NoneType: st.none(),
+    msgspec.inspect.DateTimeType: st.datetimes(timezones=st.just(dt.UTC)),
+}

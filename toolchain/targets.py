@@ -25,6 +25,10 @@ class Runtime(Record, frozen=True):
     threads: int = 1
     options: dict[str, str] = {}
 
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise ValueError("runtime.threads must be at least 1")
+
 
 class Local(Record, frozen=True, tag="local", tag_field="kind"):
     """This machine."""
@@ -65,7 +69,7 @@ def find_targets(project: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in (shipped_folder("targets"), project / "targets"):
         if folder.is_dir():
-            found |= {path.stem: path for path in sorted(folder.glob("*.toml"))}
+            found |= {path.stem: path for path in sorted(folder.glob("*.toml")) if path.is_file()}
     return found
 
 
@@ -79,7 +83,11 @@ def read_target(name: str, project: Path) -> Target:
     if name not in known:
         raise unknown_name("device", name, known)
     path = known[name]
-    data = path.read_bytes()
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(_LARGEST_TARGET_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}", why=error.strerror or str(error)) from error
     if len(data) > _LARGEST_TARGET_BYTES:
         raise UsageError(f"{path} is too large to be a target")
     try:
