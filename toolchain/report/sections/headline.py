@@ -205,23 +205,22 @@ def _comparison(story: Story) -> Table:
     if manifest is not None:
         latency = f"{measured_ms(manifest.latency.median_s, manifest.latency.half_width_s)} {latency_source(manifest)}"
         size = f"{amount('size_bytes', manifest.artifact.size_bytes)} counted"
-        rows.append(
-            ("Shipped file", *_quality_cells(manifest.quality), latency, size, _counted(manifest.artifact.parameters))
-        )
+        counted = f"{count(manifest.artifact.parameters)} counted"
+        rows.append(("Shipped file", *_with_quality(manifest.quality, latency, size, counted)))
     if search is not None:
         for name, seen in (("Winner", search.winner), ("Largest", search.largest), ("Smallest", search.smallest)):
-            rows.append((f"{name}, in the search", *_quality_cells(seen.quality), *_cost_cells(seen)))
+            rows.append((f"{name}, in the search", *_with_quality(seen.quality, *_cost_cells(seen))))
     else:
         for key, quality in story.checkpoint.metrics.items():
-            rows.append((f"{key.capitalize()}, after training", *_quality_cells(quality), "–", "–", "–"))
+            rows.append((f"{key.capitalize()}, after training", *_with_quality(quality, "–", "–", "–")))
     baseline = _trivial(story)
     if baseline is not None:
-        rows.append(("Trivial baseline", percent(baseline[0]), baseline[1], "–", "–", "–"))
+        rows.append(("Trivial baseline", percent(baseline[0]), "–", "–", "–", baseline[1]))
     return Table(
         "The winner beside the rest of its supernet",
-        ("Model", "Quality", "On", "Latency (p50)", "Size", "Parameters"),
+        ("Model", "Quality", "Latency (p50)", "Size", "Parameters", "Quality of"),
         rows,
-        numbers=frozenset({1, 3, 4, 5}),
+        numbers=frozenset({1, 2, 3, 4}),
     )
 
 
@@ -233,8 +232,9 @@ def _trivial(story: Story) -> tuple[float, str] | None:
     return None if share is None else (share, "always the commonest label")
 
 
-def _quality_cells(quality: Quality) -> tuple[str, str]:
-    return percent(quality.value), f"{metric_name(quality)}, {count(quality.n)} {quality.split} items"
+def _with_quality(quality: Quality, *costs: str) -> tuple[str, ...]:
+    """The cells of one model: its quality, what it costs, and what the quality is of."""
+    return percent(quality.value), *costs, f"{metric_name(quality)}, {count(quality.n)} {quality.split} items"
 
 
 def _cost_cells(seen: Evaluation) -> tuple[str, ...]:
@@ -243,7 +243,3 @@ def _cost_cells(seen: Evaluation) -> tuple[str, ...]:
         cost = seen.costs.get(metric)
         cells.append("–" if cost is None else f"{figure(metric, cost.value)} {cost.source}")
     return tuple(cells)
-
-
-def _counted(parameters: int) -> str:
-    return f"{count(parameters)} counted"

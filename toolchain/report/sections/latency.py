@@ -40,8 +40,8 @@ def _table(manifest: Manifest) -> Table:
     rows = [
         ("p50, paired with the reference model", measured_ms(figures.median_s, figures.half_width_s), source),
         ("p50, as the clock said", milliseconds(figures.raw_median_s), source),
-        ("p90", milliseconds(figures.p90_s), source),
-        ("p99", milliseconds(figures.p99_s), source),
+        ("p90", milliseconds(figures.p90_s), source if figures.p90_s is not None else ""),
+        ("p99", milliseconds(figures.p99_s), source if figures.p99_s is not None else ""),
         ("Mean", milliseconds(figures.mean_s), source),
         ("Minimum", milliseconds(figures.minimum_s), source),
         ("p50 of processor time", milliseconds(figures.cpu_median_s), source),
