@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -205,31 +205,51 @@ class Environment(Record, frozen=True):
 
     @property
     def fingerprint(self) -> str:
-        """What may not change within one latency table: all of it but the boot and the governor, which are watched."""
-        stable = msgspec.structs.replace(self, boot_id="", governor="")
+        """What may not change within one latency table: all of it but the boot and the governor, which are watched.
+
+        Memory counts by the quarter GiB: the kernel's own share of it differs from boot to boot.
+        """
+        memory = round(self.memory_bytes / (1 << 28)) << 28
+        stable = msgspec.structs.replace(self, boot_id="", governor="", memory_bytes=memory)
         return hashlib.sha256(msgspec.json.encode(stable, order="sorted")).hexdigest()[:12]
 
 
-class Round(Record, frozen=True):
-    """One candidate's turn in one interleaved round, and the reference model's median in the same round.
+Elapsed = Annotated[float, msgspec.Meta(ge=1e-9, le=1e6)]
+"""Seconds something took: above zero, and no more than days."""
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
 
-    Lists run over the calls of the turn: wall-clock time, process CPU time, and time spent waiting for a processor.
+
+class Round(Record, frozen=True):
+    """One candidate's turn in one interleaved round, and the reference model's time around it.
+
+    Lists run over the samples of the turn: wall-clock time of a call, its process CPU time, and how long the process
+    waited for a processor during the sample. The reference's figures are the means over its turns before and after: of
+    their medians, and of their fastest calls.
     """
 
-    wall_s: tuple[float, ...]
-    cpu_s: tuple[float, ...]
-    delay_s: tuple[float, ...]
-    reference_wall_s: float
-    reference_cpu_s: float
+    wall_s: Annotated[tuple[Elapsed, ...], msgspec.Meta(min_length=1)]
+    cpu_s: tuple[Seconds, ...]
+    delay_s: tuple[Seconds, ...]
+    reference_wall_s: Elapsed
+    reference_cpu_s: Seconds
+    reference_fastest_s: Elapsed
+
+    def __post_init__(self) -> None:
+        if not len(self.wall_s) == len(self.cpu_s) == len(self.delay_s):
+            raise ValueError("wall_s, cpu_s and delay_s must have the same length")
 
 
 class Timed(Record, frozen=True, tag="timed"):
-    """A latency that was measured. Raw rounds; the figures are derived by profiling/statistics.py."""
+    """A latency that was measured. Raw rounds; the figures are derived by profiling/statistics.py.
 
-    rounds: tuple[Round, ...]
-    session_s: float
-    first_run_s: float
-    model_memory_bytes: int | None = None
+    `flags` are the worker's remarks: `unstable` (the interval was still too wide when its time was up), `not-steady`
+    (warm-up never settled), `delay-unknown` (this system does not say how long a process waits for a processor).
+    """
+
+    rounds: Annotated[tuple[Round, ...], msgspec.Meta(min_length=1)]
+    session_s: Seconds
+    first_run_s: Seconds
+    model_memory_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
     flags: tuple[str, ...] = ()
 
 

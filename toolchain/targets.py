@@ -6,6 +6,7 @@ The ones that ship stand in `targets/` of a checkout and in `toolchain/shipped/t
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -35,9 +36,14 @@ class Local(Record, frozen=True, tag="local", tag_field="kind"):
 
 
 class Measure(Record, frozen=True):
-    """The measurement protocol (profiling/README.md). Times in seconds; `half_width` is a fraction of the median."""
+    """The measurement protocol (profiling/README.md). Times in seconds; `half_width` is a fraction of the median.
+
+    `group` candidates share a worker; in a round each has a turn of `calls_per_turn` calls, and the reference has one
+    after every `reference_every` of them.
+    """
 
     group: int = 8
+    reference_every: int = 2
     warmup_s: float = 0.3
     calls_per_turn: int = 6
     minimum_rounds: int = 15
@@ -45,6 +51,16 @@ class Measure(Record, frozen=True):
     maximum_s: float = 6.0
     half_width: float = 0.01
     call_timeout_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        for name in ("group", "reference_every", "calls_per_turn", "minimum_rounds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"measure.{name} must be at least 1")
+        for name in ("maximum_s", "half_width", "call_timeout_s"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"measure.{name} must be above zero")
+        if not (0 <= self.warmup_s < math.inf and 0 <= self.minimum_s < math.inf):
+            raise ValueError("measure.warmup_s and measure.minimum_s must not be negative")
 
 
 class Target(Stored, frozen=True):

@@ -1,0 +1,1 @@
+"""Profiling: model files and a target in, measured latencies in a table out (README.md)."""

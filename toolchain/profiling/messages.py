@@ -1,0 +1,94 @@
+"""What a worker says, as records: whatever is not one of these is garbage."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+import msgspec
+
+from toolchain.errors import DeviceError
+from toolchain.records import Environment, Record, Timed
+
+PROTOCOL = 1
+REFERENCE = -1
+_LONGEST_TEXT = 2000
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Number = Annotated[int, msgspec.Meta(ge=REFERENCE)]
+Text = Annotated[str, msgspec.Meta(max_length=_LONGEST_TEXT)]
+
+
+class Hello(Record, frozen=True, tag="hello"):
+    protocol: int
+    python: Text
+    machine: Text
+
+
+class Step(Record, frozen=True, tag="step"):
+    """What the worker is about to do, and to which candidate (-1: the reference)."""
+
+    step: Text
+    candidate: Number
+    rounds: Count
+    half_width: float
+
+
+class Beat(Record, frozen=True, tag="beat"):
+    """It is still alive."""
+
+
+class Described(Record, frozen=True, tag="environment"):
+    environment: Environment
+
+
+class CandidateTimed(Record, frozen=True, tag="timed"):
+    candidate: Count
+    timed: Timed
+
+
+class CandidateFailed(Record, frozen=True, tag="failed"):
+    candidate: Count
+    stage: Literal["load", "run"]
+    error: Text
+
+
+class Done(Record, frozen=True, tag="done"):
+    """All candidates of the group have had their answer."""
+
+
+class Memory(Record, frozen=True, tag="memory"):
+    bytes: Count
+
+
+class Ran(Record, frozen=True, tag="ran"):
+    outputs: Count
+
+
+class Refused(Record, frozen=True, tag="error"):
+    """The request as a whole cannot be met."""
+
+    kind: Literal["request", "engine", "provider", "reference", "load", "run"]
+    message: Text
+
+
+Message = Hello | Step | Beat | Described | CandidateTimed | CandidateFailed | Done | Memory | Ran | Refused
+
+_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
+
+
+def decode_message(line: bytes) -> Message:
+    """The message in a line.
+
+    Raises:
+        DeviceError: the line is not one; its beginning is quoted, as far as it is printable.
+    """
+    try:
+        return _decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as fault:
+        start = re.sub(r"[^ -~]+", "?", line[:80].decode("utf-8", "replace"))
+        raise DeviceError(
+            "the worker sent garbage",
+            why=f"{fault}; the line begins {start!r}",
+            hint="does something on the device print when a shell starts? is its mostool of another version?",
+        ) from fault
