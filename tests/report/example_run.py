@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+from typing import cast
 
 import msgspec
 import numpy as np
@@ -254,3 +255,11 @@ def make_story(number: int = 40, **changes: object) -> Story:
         versions=VERSIONS,
     )
     return story._replace(**changes)  # type: ignore[arg-type]
+
+
+def of_manifest(story: Story) -> records.Manifest:
+    return cast("records.Manifest", story.manifest)
+
+
+def of_search(story: Story) -> records.SearchResult:
+    return cast("records.SearchResult", story.search)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from html.parser import HTMLParser
 
+from toolchain.report.blocks import Figure, Paragraph, Section, Table
+
 _VOID = {"meta", "br", "hr", "img", "input", "link"}
 
 
@@ -44,3 +46,15 @@ class Page(HTMLParser):
     def of_class(self, *names: str) -> list[dict[str, str | None]]:
         """The attributes of the elements that have all these classes."""
         return [held for _, held in self.elements if set(names) <= set((held.get("class") or "").split())]
+
+
+def sentences(section: Section) -> str:
+    return " ".join(block.text for block in section.blocks if isinstance(block, Paragraph))
+
+
+def tables(section: Section) -> list[Table]:
+    return [block for block in section.blocks if isinstance(block, Table)]
+
+
+def drawings(section: Section) -> list[Page]:
+    return [Page(str(block.drawing)) for block in section.blocks if isinstance(block, Figure)]

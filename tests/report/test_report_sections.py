@@ -7,49 +7,26 @@ from typing import cast
 import msgspec
 import pytest
 from example_run import (
-    SPACE,
-    evaluate,
-    front_of,
     make_curve,
     make_manifest,
     make_predictor,
     make_search,
     make_story,
+    of_manifest,
+    of_search,
     quality,
 )
-from report_reader import Page
+from report_reader import Page, drawings, sentences, tables
 
 from toolchain import records
 from toolchain.report import Story, render_report
-from toolchain.report.blocks import Block, Facts, Figure, Paragraph, Points, Section, Table
+from toolchain.report.blocks import Block, Facts, Paragraph, Points
 from toolchain.report.evidence import warnings
-from toolchain.report.sections.front import front
 from toolchain.report.sections.headline import headline
 from toolchain.report.sections.latency import latency
 from toolchain.report.sections.predictor import predictor
 from toolchain.report.sections.provenance import provenance
 from toolchain.report.sections.training import training
-
-
-def sentences(section: Section) -> str:
-    return " ".join(block.text for block in section.blocks if isinstance(block, Paragraph))
-
-
-def tables(section: Section) -> list[Table]:
-    return [block for block in section.blocks if isinstance(block, Table)]
-
-
-def drawings(section: Section) -> list[Page]:
-    return [Page(str(block.drawing)) for block in section.blocks if isinstance(block, Figure)]
-
-
-def of_manifest(story: Story) -> records.Manifest:
-    return cast("records.Manifest", story.manifest)
-
-
-def of_search(story: Story) -> records.SearchResult:
-    return cast("records.SearchResult", story.search)
-
 
 # -- the headline ----------------------------------------------------------------------------------------------------
 
@@ -101,102 +78,6 @@ def test_before_the_search_there_is_no_winner() -> None:
         "Smallest, after training",
         "Trivial baseline",
     ]
-
-
-# -- the front -------------------------------------------------------------------------------------------------------
-
-
-def test_the_front_has_a_point_for_each_evaluation_filled_when_measured(story: Story) -> None:
-    (chart,) = drawings(front(story))
-    evaluations = of_search(story).evaluations
-    assert len(chart.of_class("point")) == len(evaluations) == 40
-    measured = sum(each.costs["latency_s"].source == "measured" for each in evaluations)
-    assert len(chart.of_class("point", "known")) == measured == 6
-    assert len(chart.of_class("point", "guess")) == 34
-    assert len(chart.of_class("point", "over")) == sum(not each.feasible for each in evaluations)
-    for each in evaluations:
-        assert each.architecture.id in chart.text
-
-
-def test_the_front_shows_budget_winner_extremes_and_the_shipped_file(story: Story) -> None:
-    (chart,) = drawings(front(story))
-    assert len(chart.of_class("line", "front")) == len(chart.of_class("line", "budget")) == 1
-    assert len(chart.of_class("area", "infeasible")) == 1
-    assert len(chart.of_class("ring", "winner")) == 1
-    assert len(chart.of_class("ring", "edge")) == 2
-    assert len(chart.of_class("mark", "shipped")) == 1
-    assert {"winner", "smallest", "largest"} <= set(chart.words)
-
-
-def test_the_shipped_file_is_not_drawn_among_subnets_it_cannot_be_compared_with(story: Story) -> None:
-    manifest = of_manifest(story)
-    for change in ({"target": "cpu"}, {"workload": records.Workload(batch=8)}):
-        other = story._replace(manifest=msgspec.structs.replace(manifest, **change))
-        (chart,) = drawings(front(other))
-        assert not chart.of_class("mark", "shipped")
-    (chart,) = drawings(front(story._replace(manifest=make_manifest(of_search(story).evaluations[0]))))
-    assert not chart.of_class("mark", "shipped")
-
-
-def test_the_front_line_joins_the_records_front_in_steps(story: Story) -> None:
-    search = of_search(story)
-    (chart,) = drawings(front(story))
-    (line,) = chart.of_class("line", "front")
-    assert len((line["points"] or "").split()) == 2 * len(search.front) - 1
-    (table, everything) = tables(front(story))
-    assert [row[0] for row in table.rows] == [search.evaluations[index].architecture.id for index in search.front]
-    assert len(everything.rows) == 40
-    assert everything.folded
-
-
-def test_without_a_device_the_axis_is_the_first_budgets_metric() -> None:
-    search = make_search(30, target=None)
-    search = msgspec.structs.replace(
-        search,
-        budgets=(records.Budget(metric="parameters", limit=900_000.0),),
-        front=front_of(search.evaluations, "parameters"),
-    )
-    section = front(make_story(search=search, manifest=None, predictor=None))
-    (chart,) = drawings(section)
-    assert "parameters, millions" in chart.text
-    assert len(chart.of_class("point", "known")) == 30
-    assert tables(section)[0].head[2:4] == ("Parameters", "Parameters is")
-
-
-def test_the_smallest_that_wins_is_named_once() -> None:
-    search = make_search(5, limit=1e-4)
-    section = front(make_story(search=search, manifest=None))
-    (chart,) = drawings(section)
-    assert "winner = smallest" in chart.words
-    assert len(chart.of_class("ring")) == 2
-    assert "No evaluated subnet keeps the budgets." in sentences(section)
-
-
-def test_a_front_of_nothing_or_of_one_is_a_sentence() -> None:
-    for number, words in ((0, "evaluated no subnet"), (1, "A single subnet was evaluated")):
-        search = make_search(1)
-        search = msgspec.structs.replace(search, evaluations=search.evaluations[:number], front=())
-        section = front(make_story(search=search, manifest=None))
-        assert not drawings(section)
-        assert words in sentences(section)
-    assert "has not been run" in sentences(front(make_story(search=None, manifest=None)))
-
-
-def test_evaluations_without_the_cost_are_counted_not_drawn() -> None:
-    search = make_search(12)
-    bare = msgspec.structs.replace(search.evaluations[0], costs={})
-    search = msgspec.structs.replace(search, evaluations=(bare, *search.evaluations[1:]), front=())
-    section = front(make_story(search=search))
-    assert "1 of 12 evaluations has no finite latency" in sentences(section)
-    assert len(drawings(section)[0].of_class("point")) == 11
-
-
-def test_evaluations_that_all_cost_the_same_are_a_chart() -> None:
-    one, two = evaluate(SPACE.smallest(), 1.0), evaluate(SPACE.largest(), 1.0)
-    two = msgspec.structs.replace(two, costs=one.costs, quality=one.quality)
-    search = msgspec.structs.replace(make_search(1), evaluations=(one, two), front=(0,), smallest=one, largest=two)
-    (chart,) = drawings(front(make_story(search=search, manifest=None)))
-    assert len(chart.of_class("point")) == 2
 
 
 # -- the predictor ---------------------------------------------------------------------------------------------------
