@@ -13,7 +13,7 @@ import safetensors
 import safetensors.numpy
 
 from toolchain.errors import IntegrityError, UsageError
-from toolchain.files import inside, sha256_file, write_bytes, write_text
+from toolchain.files import disk_errors, inside, sha256_file, write_bytes, write_text
 from toolchain.progress import Progress, ProgressListener, silent
 from toolchain.records import Data, Record, Stored, Task, read_record, write_record
 from toolchain.text.corpus import Corpus
@@ -38,6 +38,7 @@ __all__ = [
 DATA_FILE = "data.safetensors"
 EXAMPLES_FILE = "examples.json"
 PREPARED_FILE = "data.json"
+_MADE = {TOKENIZER_FILE, DATA_FILE, EXAMPLES_FILE}
 SHORTEST_SEQUENCE = 8
 _EXAMPLES = 8
 _EXAMPLE_WORDS = range(5, 31)
@@ -135,15 +136,16 @@ def prepare(
     done = find_prepared(folder, digest)
     if done is not None:
         return done
-    (folder / PREPARED_FILE).unlink(missing_ok=True)
+    with disk_errors(folder):
+        (folder / PREPARED_FILE).unlink(missing_ok=True)
 
     parts = split_corpus(corpus, seed=seed, by_group=by_group, held_out=held_out)
-    listener(Progress(_STAGE, 1, 5, "tokenizer"))
+    listener(Progress(_STAGE, 1, 4, "tokenizer"))
     tokenizer = train_tokenizer(parts.train.texts, vocabulary_size)
     encode = encode_texts if task == "classify" else encode_blocks
     arrays: dict[str, Ids] = {}
     for number, (name, part) in enumerate(parts.named(), start=2):
-        listener(Progress(_STAGE, number, 5, name))
+        listener(Progress(_STAGE, number, 4, name))
         arrays[f"{name}.ids"] = encode(tokenizer, part.texts, sequence_length)
         if task == "classify":
             arrays[f"{name}.labels"] = np.array(part.labels, dtype=np.int32)
@@ -162,7 +164,7 @@ def prepare(
     write_text(folder / TOKENIZER_FILE, tokenizer.to_str(pretty=True) + "\n")
     write_bytes(folder / DATA_FILE, safetensors.numpy.save(arrays))
     write_record(folder / EXAMPLES_FILE, Examples(sentences=tuple(_examples(corpus, parts.test, task))))
-    made = {name: sha256_file(folder / name) for name in (TOKENIZER_FILE, DATA_FILE, EXAMPLES_FILE)}
+    made = {name: sha256_file(folder / name) for name in sorted(_MADE)}
     write_record(folder / PREPARED_FILE, Prepared(data=data, files=made))
     return data
 
@@ -173,7 +175,9 @@ def find_prepared(folder: Path, sha256: str) -> Data | None:
         return None
     try:
         prepared = read_record(folder / PREPARED_FILE, Prepared)
-        matching = all(sha256_file(inside(folder, name)) == digest for name, digest in prepared.files.items())
+        matching = set(prepared.files) == _MADE and all(
+            sha256_file(inside(folder, name)) == digest for name, digest in prepared.files.items()
+        )
     except IntegrityError:
         return None
     return prepared.data if matching and prepared.data.sha256 == sha256 else None

@@ -99,17 +99,18 @@ def _find_column(where: str, columns: tuple[str, ...], asked: str | None, known:
     if not found or asked is None:
         folded = {name.casefold().strip() for name in wanted}
         found = [column for column in columns if column.casefold().strip() in folded]
-    if len(found) == 1:
+    paired = asked is None and role == "text" and _has_pairs(columns)
+    if len(found) == 1 and not paired:
         return found[0]
     if asked is not None:
         problem = "has no column" if not found else "has more than one column"
         raise UsageError(
             f"{where} {problem} {asked!r}", why=f"its columns: {seen}", hint=f"give one with --{role}-column"
         )
-    if found:
+    if paired:
+        problem = "it holds pairs of texts, which are not supported yet"
+    elif found:
         problem = f"more than one column could be the {role}"
-    elif role == "text" and _has_pairs(columns):
-        problem = "no column holds the whole text, and pairs of texts are not supported yet"
     else:
         problem = f"no column is known to be the {role}"
     raise UsageError(
@@ -121,8 +122,8 @@ def _find_column(where: str, columns: tuple[str, ...], asked: str | None, known:
 
 def _has_pairs(columns: tuple[str, ...]) -> bool:
     folded = {column.casefold().strip() for column in columns}
-    pairs = {("question", "sentence"), ("premise", "hypothesis"), *((f"{name}1", f"{name}2") for name in TEXT_COLUMNS)}
-    return any(folded.issuperset(pair) for pair in pairs)
+    numbered = ((f"{name}1", f"{name}2") for name in (*TEXT_COLUMNS, "question"))
+    return any(folded.issuperset(pair) for pair in (("question", "sentence"), ("premise", "hypothesis"), *numbered))
 
 
 def _value(opened: Opened, row: _Row, column: str, *, is_text: bool) -> str:

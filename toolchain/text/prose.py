@@ -7,7 +7,6 @@ imported. See README.md for what is left out and why.
 from __future__ import annotations
 
 import ast
-import contextlib
 import hashlib
 import importlib
 import inspect
@@ -160,28 +159,31 @@ def _digests(packages: Sequence[_Package], chosen: Sequence[str]) -> dict[str, s
 def _source_packages(folder: Path, names: Sequence[str], listener: ProgressListener) -> list[_Package]:
     packages = []
     for done, name in enumerate(names, start=1):
-        files = list(_source_files(folder, name))
+        files = 0
         docstrings: list[str] = []
         digest = hashlib.sha256()
-        for path in files:
-            source = path.read_bytes()
+        for path in _source_files(folder, name):
+            try:
+                source = path.read_bytes()
+            except OSError:  # not ours to read: as if it were not installed
+                continue
+            files += 1
             digest.update(f"{path.relative_to(folder).as_posix()} {sha256_bytes(source)}\n".encode())
             docstrings.extend(_parse_docstrings(source))
         if files:
-            packages.append(_Package(name, tuple(docstrings), digest.hexdigest(), len(files)))
+            packages.append(_Package(name, tuple(docstrings), digest.hexdigest(), files))
         listener(Progress(_STAGE, done, len(names), name))
     return packages
 
 
 def _source_files(folder: Path, name: str) -> Iterator[Path]:
-    """The sources of a top-level module or package that can be read, without its tests, in a fixed order."""
+    """The sources of a top-level module or package without its tests, in a fixed order."""
     module, package = folder / f"{name}.py", folder / name
     candidates = [module] if module.is_file() else sorted(package.rglob("*.py")) if package.is_dir() else []
     for path in candidates:
         below = path.relative_to(folder).with_suffix("").parts
-        with contextlib.suppress(OSError):
-            if not _NO_PROSE_BELOW.intersection(below[1:]) and path.stat().st_size > 0:
-                yield path
+        if not _NO_PROSE_BELOW.intersection(below[1:]):
+            yield path
 
 
 def _parse_docstrings(source: bytes) -> Iterator[str]:

@@ -10,13 +10,13 @@ from toolchain.text.corpus import collapse
 FEWEST_WORDS = 4
 MOST_WORDS = 60
 _INDENTED = 4
-_LEAST_LETTERS = 0.75
+_LEAST_LETTERS = 0.85
 
 _ROLE = re.compile(r":[\w:+-]+:`~?([^`<]+?)(?:\s*<[^>`]*>)?`")
 _QUOTED = re.compile(r"`+([^`]*)`+_*|\*\*?([\w ]+)\*\*?")
 _URL = re.compile(r"<?\b(?:https?|ftp)://\S+|\bwww\.\S+")
 _LIST_ITEM = re.compile(r"(?:[-*+•o]|\(?\d{1,2}[.)]|\(?[a-z]\)|@\w+|:\w[\w ]*:|\.\.)(?:\s|$)")
-_PARAMETER = re.compile(r"[*'\"\w.,=|\[\]() ]{1,40}?(?:\s--?\s|\s:\s|:\s{2,}|\s{2,}|\s=\s|:$)")
+_PARAMETER = re.compile(r"[*'\"\w.,=|\[\]() ]{1,40}?(?:\s--?\s|\s:\s|:\s{2,}|(?<![.!?)])\s{2,}|\s=\s|:$)")
 _RULE = re.compile(r"[-=~^*#_+|.\s]{3,}$")
 _CODE = re.compile(
     r"[{}\\|@~^$<>]|[=!+*/-]=|->|\s=\s|=\w|\w=|\)\.|\]\.|\w\[|\w\.\w+\(|%[srd]|\bself\b|\bRFC-?\d|[\"']{2,}|__"
@@ -88,11 +88,12 @@ def split_sentences(text: str) -> Iterator[str]:
 def _reads_as_english(sentence: str) -> bool:
     words = sentence.split()
     letters = sum(character.isalpha() for character in sentence)
+    signs = sum(len(word) for word in words)
     return (
         FEWEST_WORDS <= len(words) <= MOST_WORDS
         and sentence.isprintable()
         and sentence[0].isalpha()
-        and letters >= _LEAST_LETTERS * len(sentence)
+        and letters >= _LEAST_LETTERS * signs
         and not _CODE.search(sentence)
         and sum(word.isalpha() for word in words) >= FEWEST_WORDS - 1
         and not sentence.endswith((":", ","))
