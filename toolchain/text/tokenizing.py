@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import (
+from tokenizers import (  # type: ignore[import-untyped]
     Tokenizer,
     decoders,
     models,
