@@ -313,6 +313,6 @@ def _refusal(target: Target, refused: messages.Refused) -> DeviceError:
         case "reference":
             return DeviceError(f"the reference model fails on {target.id}", why=why)
         case "load" | "run":
-            return ModelRefusedError(f"the model cannot be {refused.kind} on {target.id}", why=why)
+            return ModelRefusedError(f"{target.id} cannot {refused.kind} the model", why=why)
         case "request":
             return DeviceError(f"the worker on {target.id} did not understand", why=why)

@@ -1,0 +1,295 @@
+"""Measuring through a worker: real ones, and recorded ones that say what no real one should."""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnxruntime
+import pytest
+
+from toolchain.errors import DeviceError, MostoolError
+from toolchain.profiling.connection import LONGEST_LINE_BYTES, Connection, ConnectionLostError, LocalConnection
+from toolchain.profiling.session import (
+    Candidate,
+    InputShape,
+    measure,
+    peak_memory_bytes,
+    read_environment,
+    run_model,
+)
+from toolchain.progress import Progress
+from toolchain.records import Failed, Timed
+from toolchain.targets import Runtime, Target
+
+from .models import Replay, timed
+
+Inputs = dict[str, InputShape]
+
+HELLO = b'{"type":"hello","protocol":1,"python":"3.11.2","machine":"x86_64"}'
+DONE = b'{"type":"done"}'
+TIMED = msgspec.json.encode({"type": "timed", "candidate": 0, "timed": timed([[0.1]], [0.1])})
+
+
+def step(candidate: int) -> bytes:
+    return json.dumps({"type": "step", "step": "load", "candidate": candidate, "rounds": 0, "half_width": 0}).encode()
+
+
+def timed_line(candidate: int) -> bytes:
+    return TIMED.replace(b'"candidate":0', b'"candidate":%d' % candidate)
+
+
+def named(folder: Path, *names: str) -> list[Candidate]:
+    return [Candidate(name, folder / f"{name}.onnx") for name in names]
+
+
+def replaying(*lives: list[bytes | Exception]) -> tuple[Callable[[Target], Connection], list[Replay]]:
+    """A way to connect that gives these recorded workers, one after the other, and the ones given so far."""
+    left, made = list(lives), []
+
+    def connect(target: Target) -> Connection:
+        made.append(Replay(left.pop(0)))
+        return made[-1]
+
+    return connect, made
+
+
+# -- real workers ----------------------------------------------------------------------------------------------------
+
+
+def test_good_candidates_are_timed_and_bad_ones_fail_alone(folder: Path, target: Target, inputs: Inputs) -> None:
+    seen: list[Progress] = []
+    group = named(folder, "good", "broken", "log", "other", "good")
+    reference = folder / "reference.onnx"
+    answers = list(measure(group, reference, inputs, target, 7, listener=seen.append))
+    assert [candidate for candidate, _ in answers] == group
+    outcomes = [outcome for _, outcome in answers]
+    assert [type(outcome) for outcome in outcomes] == [Timed, Failed, Failed, Timed, Timed]
+    assert isinstance(outcomes[1], Failed)
+    assert outcomes[1].stage == "load"
+    assert str(folder) not in outcomes[1].error
+    assert outcomes[2] == Failed(stage="run", error="output 'y' is not finite")
+    for outcome in (outcomes[0], outcomes[3], outcomes[4]):
+        assert isinstance(outcome, Timed)
+        assert len(outcome.rounds) >= target.measure.minimum_rounds
+        assert all(len(turn.wall_s) == target.measure.calls_per_turn for turn in outcome.rounds)
+        assert all(turn.reference_fastest_s <= turn.reference_wall_s for turn in outcome.rounds)
+    assert {(one.done, one.total) for one in seen} == {(0, 5), (4, 5)}
+    assert "load broken" in {one.note for one in seen}
+
+
+def test_an_interval_that_stays_too_wide_is_flagged(folder: Path, target: Target, inputs: Inputs) -> None:
+    strict = msgspec.structs.replace(target, measure=msgspec.structs.replace(target.measure, half_width=1e-12))
+    ((_, outcome),) = measure(named(folder, "good"), folder / "reference.onnx", inputs, strict, 0)
+    assert isinstance(outcome, Timed)
+    assert "unstable" in outcome.flags
+
+
+def test_a_provider_that_is_not_there_is_refused_before_anything_is_measured(
+    folder: Path, target: Target, inputs: Inputs
+) -> None:
+    elsewhere = msgspec.structs.replace(target, runtime=Runtime(provider="CUDAExecutionProvider"))
+    with pytest.raises(DeviceError, match="CUDAExecutionProvider"):
+        read_environment(elsewhere)
+    with pytest.raises(DeviceError, match="CUDAExecutionProvider"):
+        list(measure(named(folder, "good"), folder / "reference.onnx", inputs, elsewhere, 0))
+
+
+@pytest.mark.parametrize("reference", ["broken", "log", "missing"])
+def test_a_reference_that_fails_is_nobodys_fault_but_the_devices(
+    folder: Path, target: Target, inputs: Inputs, reference: str
+) -> None:
+    with pytest.raises(DeviceError, match="reference model fails on cpu"):
+        list(measure(named(folder, "good"), folder / f"{reference}.onnx", inputs, target, 0))
+
+
+def test_the_environment_of_this_machine(target: Target) -> None:
+    environment = read_environment(target)
+    assert environment.engine_version == onnxruntime.__version__
+    assert environment.provider == "CPUExecutionProvider"
+    assert environment.cores >= 1
+    assert environment.fingerprint == read_environment(target).fingerprint
+
+
+def test_a_model_runs_there_as_it_does_here(folder: Path, target: Target) -> None:
+    given = {"x": np.random.default_rng(0).uniform(-1, 1, (4, 8)).astype(np.float32)}
+    session = onnxruntime.InferenceSession(folder / "good.onnx", providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, given)
+    (found,) = run_model(folder / "good.onnx", given, target)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    with pytest.raises(DeviceError, match="cpu cannot load the model"):
+        run_model(folder / "broken.onnx", given, target)
+
+
+def test_peak_memory_is_that_of_the_model_and_not_of_who_asks(folder: Path, target: Target, inputs: Inputs) -> None:
+    ballast = np.ones(50 << 20, dtype=np.uint8)
+    found = peak_memory_bytes(folder / "good.onnx", inputs, target)
+    assert found is not None
+    assert 0 < found < ballast.nbytes
+    assert peak_memory_bytes(folder / "broken.onnx", inputs, target) is None
+
+
+DEADLY = """
+import os, sys
+from toolchain.profiling import worker
+opened = worker.Model._open
+def deadly(model, path, request):
+    if "killer" in path:
+        os.kill(os.getpid(), {signal})
+    return opened(model, path, request)
+worker.Model._open = deadly
+sys.exit(worker.main())
+"""
+
+
+@pytest.mark.parametrize(("signal", "sentence"), [(11, "killed by signal 11 (SIGSEGV)"), (9, "killed by signal 9")])
+def test_a_candidate_that_kills_the_worker_fails_alone(
+    folder: Path, target: Target, inputs: Inputs, signal: int, sentence: str
+) -> None:
+    def connect(target: Target) -> Connection:
+        return LocalConnection([sys.executable, "-c", DEADLY.format(signal=signal)])
+
+    group = named(folder, "good", "killer", "other")
+    answers = list(measure(group, folder / "reference.onnx", inputs, target, 0, connect=connect))
+    assert [type(outcome) for _, outcome in answers] == [Timed, Failed, Timed]
+    failed = answers[1][1]
+    assert isinstance(failed, Failed)
+    assert failed.stage == "worker"
+    assert failed.error.startswith(sentence)
+    assert peak_memory_bytes(folder / "killer.onnx", inputs, target, connect=connect) is None
+    with pytest.raises(DeviceError, match="lost"):
+        list(measure(named(folder, "good"), folder / "killer.onnx", inputs, target, 0, connect=connect))
+
+
+# -- recorded workers ------------------------------------------------------------------------------------------------
+
+
+def test_a_silent_worker_is_ended_and_only_the_culprit_fails(folder: Path, target: Target, inputs: Inputs) -> None:
+    connect, made = replaying(
+        [HELLO, step(-1), step(0), step(1), TimeoutError()],
+        [HELLO, step(-1), step(0), TIMED, DONE],
+        [HELLO, step(-1), step(0), TimeoutError()],
+    )
+    group = named(folder, "good", "other")
+    answers = list(measure(group, folder / "reference.onnx", inputs, target, 0, connect=connect))
+    assert [type(outcome) for _, outcome in answers] == [Timed, Failed]
+    assert answers[1][1] == Failed(stage="worker", error="no sign of life for 120 s")
+    assert all(one.closed for one in made)
+    asked = [json.loads(one.sent[0])["candidates"] for one in made]
+    assert [len(one) for one in asked] == [2, 1, 1]
+
+
+def test_what_had_its_answer_before_the_worker_died_is_not_measured_again(
+    folder: Path, target: Target, inputs: Inputs
+) -> None:
+    connect, made = replaying(
+        [HELLO, step(0), timed_line(1), ConnectionLostError("killed by signal 9")], [HELLO, step(0), TIMED, DONE]
+    )
+    group = named(folder, "good", "other")
+    answers = list(measure(group, folder / "reference.onnx", inputs, target, 0, connect=connect))
+    assert [type(outcome) for _, outcome in answers] == [Timed, Timed]
+    assert len(made) == 2
+
+
+def test_a_worker_lost_over_the_reference_is_not_held_against_a_candidate(
+    folder: Path, target: Target, inputs: Inputs
+) -> None:
+    connect, made = replaying([HELLO, step(-1), ConnectionLostError("killed by signal 4")])
+    with pytest.raises(DeviceError, match="killed by signal 4"):
+        list(measure(named(folder, "good"), folder / "reference.onnx", inputs, target, 0, connect=connect))
+    assert made[0].closed
+
+
+GARBAGE = {
+    "a banner": b"Welcome to your device!",
+    "half a line": TIMED[:50],
+    "no text": b"\xff\xfe\x00",
+    "nothing": b"",
+    "deep": b"[" * 100_000,
+    "not a number": TIMED.replace(b"0.1", b"NaN"),
+    "infinite": TIMED.replace(b"0.1", b"1e999"),
+    "negative": TIMED.replace(b'"wall_s":[0.1]', b'"wall_s":[-0.1]'),
+    "no time at all": TIMED.replace(b'"wall_s":[0.1]', b'"wall_s":[0]'),
+    "text for a number": TIMED.replace(b'"wall_s":[0.1]', b'"wall_s":["0.1"]'),
+    "lists of unlike length": TIMED.replace(b'"cpu_s":[0.1]', b'"cpu_s":[0.1,0.1]'),
+    "no rounds": re.sub(rb'"rounds":\[.*\]', b'"rounds":[]', TIMED),
+    "a field too many": TIMED.replace(b'"flags"', b'"host":"x","flags"'),
+    "unknown kind": b'{"type":"shell"}',
+    "nobody's candidate": timed_line(5),
+    "twice the same": TIMED + b"\n" + TIMED,
+    "done too early": DONE,
+    "another answer": b'{"type":"memory","bytes":1}',
+    "a second hello": HELLO,
+    "a step of nobody": step(9),
+}
+
+
+@pytest.mark.parametrize("name", GARBAGE)
+def test_garbage_is_a_device_error(folder: Path, target: Target, inputs: Inputs, name: str) -> None:
+    connect, made = replaying([HELLO, step(0), *GARBAGE[name].split(b"\n"), DONE])
+    with pytest.raises(DeviceError, match="garbage"):
+        list(measure(named(folder, "good"), folder / "reference.onnx", inputs, target, 0, connect=connect))
+    assert made[0].closed
+
+
+@pytest.mark.parametrize("first", [b"Last login: Sunday", DONE, HELLO.replace(b'"protocol":1', b'"protocol":2')])
+def test_a_worker_must_say_hello_in_our_protocol(target: Target, first: bytes) -> None:
+    connect, made = replaying([first])
+    with pytest.raises(DeviceError):
+        read_environment(target, connect=connect)
+    assert made[0].closed
+
+
+@pytest.mark.parametrize("kind", ["request", "engine", "provider", "reference", "load", "run"])
+def test_a_refusal_is_a_device_error_that_says_why(target: Target, kind: str) -> None:
+    line = json.dumps({"type": "error", "kind": kind, "message": "because\nof this"}).encode()
+    connect, _ = replaying([HELLO, line])
+    with pytest.raises(DeviceError) as caught:
+        read_environment(target, connect=connect)
+    assert caught.value.why == "because of this"
+
+
+def test_outputs_that_cannot_be_read_are_a_device_error(folder: Path, target: Target) -> None:
+    connect, _ = replaying([HELLO, b'{"type":"ran","outputs":1}'])
+    with pytest.raises(DeviceError, match="saved no outputs"):
+        run_model(folder / "good.onnx", {"x": np.zeros(1)}, target, connect=connect)
+
+
+# -- the local pipe --------------------------------------------------------------------------------------------------
+
+
+def test_a_line_without_end_is_refused() -> None:
+    flood = f"import sys\nsys.stdout.write('x' * {LONGEST_LINE_BYTES + (1 << 20)})"
+    connection = LocalConnection([sys.executable, "-c", flood])
+    with pytest.raises(DeviceError, match="garbage"):
+        connection.receive(60)
+    connection.close()
+    connection.close()
+
+
+def test_lines_come_whole_and_in_order_and_the_end_is_told() -> None:
+    program = "import sys\nprint('one\\ntwo')\nprint(sys.stdin.readline(), end='')\nsys.exit('no more')"
+    connection = LocalConnection([sys.executable, "-c", program])
+    connection.send(b"three")
+    assert [connection.receive(60) for _ in range(3)] == [b"one", b"two", b"three"]
+    with pytest.raises(ConnectionLostError, match="ended with status 1: no more"):
+        connection.receive(60)
+    with pytest.raises(ConnectionLostError):
+        connection.send(b"four")
+    connection.close()
+
+
+def test_silence_is_a_time_out_and_closing_ends_the_worker() -> None:
+    connection = LocalConnection([sys.executable, "-c", "import sys; sys.stdin.read()"])
+    with pytest.raises(TimeoutError):
+        connection.receive(0.0)
+    connection.close()
+    assert connection._child.returncode == -9
+
+
+def test_a_worker_that_cannot_be_started_is_a_device_error(tmp_path: Path) -> None:
+    with pytest.raises(MostoolError, match="cannot be started"):
+        LocalConnection([str(tmp_path / "nothing")])
