@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import tempfile
@@ -11,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from toolchain.errors import IntegrityError, MostoolError, UsageError
+from toolchain.errors import DeviceError, IntegrityError, MostoolError, UsageError
 
 _CHUNK_BYTES = 1 << 20
 _REFUSED = frozenset(
@@ -87,6 +88,28 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path` while the block runs; it goes with the process that holds it, however that ends.
+
+    Raises:
+        DeviceError: another process holds it.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DeviceError(
+                f"{path.parent} is in use by another mostool", hint="wait until it has finished, then run this again"
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def set_aside(path: Path) -> Path | None:

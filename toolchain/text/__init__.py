@@ -1,5 +1,6 @@
 """Text in, token arrays out: reading, splitting, tokenising, masking. See README.md."""
 
+from toolchain.text.batches import TokenBatch, TrainingBatches, evaluate, evaluation_batches
 from toolchain.text.corpus import Corpus
 from toolchain.text.dataset import (
     Example,
@@ -25,9 +26,13 @@ __all__ = [
     "Part",
     "Parts",
     "Split",
+    "TokenBatch",
+    "TrainingBatches",
     "SplitName",
     "data_digest",
     "encode_texts",
+    "evaluate",
+    "evaluation_batches",
     "find_prepared",
     "mask_tokens",
     "parse_tokenizer",

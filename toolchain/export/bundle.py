@@ -1,0 +1,95 @@
+"""The bundle: a folder that ships. Model, tokenizer, manifest with every file's sha256, model card, runnable example."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from toolchain.errors import IntegrityError, UsageError
+from toolchain.export.card import render_card
+from toolchain.export.parity import Checks, save_checks
+from toolchain.files import disk_errors, inside, sha256_file, write_text
+from toolchain.records import Manifest, read_record, write_record
+
+MANIFEST_FILE = "manifest.json"
+CHECKS_FILE = "parity.safetensors"
+_EXAMPLE_FILE = "run_example.py"
+
+
+def write_bundle(
+    folder: Path, manifest: Manifest, model: Path, tokenizer: Path, checks: Checks, examples: list[str]
+) -> Manifest:
+    """Build the bundle beside `folder` and put it in place when it is whole; a bundle that stood there is replaced.
+
+    Args:
+        manifest: complete but for `files`, which is filled here.
+        examples: texts for the example to run on when it is given none.
+
+    Raises:
+        UsageError: `folder` holds something that is not a bundle.
+    """
+    if folder.exists() and not (folder / MANIFEST_FILE).is_file():
+        raise UsageError(f"{folder} is there and is not a bundle", hint="choose another place with --out")
+    with disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+        try:
+            part.chmod(0o755)
+            shutil.copyfile(model, part / manifest.artifact.file)
+            shutil.copyfile(tokenizer, part / "tokenizer.json")
+            shutil.copyfile(Path(__file__).with_name(_EXAMPLE_FILE), part / _EXAMPLE_FILE)
+            save_checks(checks, part / CHECKS_FILE)
+            write_text(part / "examples.json", json.dumps(examples, ensure_ascii=False, indent=2) + "\n")
+            write_text(part / "README.md", render_card(manifest))
+            files = {path.name: sha256_file(path) for path in sorted(part.iterdir())}
+            manifest = msgspec.structs.replace(manifest, files=files)
+            write_record(part / MANIFEST_FILE, manifest)
+            if folder.exists():
+                old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
+                folder.replace(old)
+                part.replace(folder)
+                shutil.rmtree(old)
+            else:
+                part.replace(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a bundle.
+
+    Raises:
+        UsageError: `folder` is no bundle.
+        IntegrityError: its manifest cannot be read.
+    """
+    if not folder.is_dir() or not (folder / MANIFEST_FILE).exists():
+        raise UsageError(f"{folder} is not a bundle", why=f"it has no {MANIFEST_FILE}", hint="give a bundle's folder")
+    return read_record(inside(folder, MANIFEST_FILE), Manifest)
+
+
+def verify_files(folder: Path, manifest: Manifest) -> None:
+    """Every file of the manifest is there, plain, inside the folder and unchanged; nothing else is.
+
+    Raises:
+        IntegrityError: names the first file that is not.
+    """
+    for name, sha256 in manifest.files.items():
+        if sha256_file(inside(folder, name)) != sha256:
+            raise IntegrityError(
+                f"{name} was changed", why="its sha256 is not the manifest's", hint="get the bundle again"
+            )
+    for name in (manifest.artifact.file, "tokenizer.json", CHECKS_FILE):
+        if name not in manifest.files:
+            raise IntegrityError(f"the manifest does not vouch for {name}", hint="get the bundle again")
+    if manifest.files[manifest.artifact.file] != manifest.artifact.sha256:
+        raise IntegrityError("the manifest contradicts itself about the model's sha256", hint="get the bundle again")
+    extra = sorted({path.name for path in folder.iterdir()} - manifest.files.keys() - {MANIFEST_FILE})
+    if extra:
+        raise IntegrityError(
+            f"the bundle holds a file nobody vouches for: {extra[0]}", hint="remove it, or get the bundle again"
+        )

@@ -1,0 +1,104 @@
+"""Is the file the same function as the module? Asked on real text, at several lengths, batches and paddings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from torch import nn
+
+from toolchain.errors import IntegrityError, ParityError
+from toolchain.files import replacing
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+TOLERANCE = 1e-4
+"""Largest difference allowed between the module's logits and the file's, fp32 against fp32."""
+
+_CLASSES_KEPT = 256
+"""Of a vocabulary of logits this many are kept as evidence: enough to catch any fault, small enough to ship."""
+
+
+class Checks(NamedTuple):
+    """Inputs (input_ids, attention_mask: int64 [batch, sequence]) and the logits the module gives for them."""
+
+    inputs: list[dict[str, npt.NDArray[np.int64]]]
+    expected: list[npt.NDArray[np.float32]]
+
+
+def build_checks(subnet: nn.Module, ids: npt.NDArray[np.int64], padding: int) -> Checks:
+    """Checks on rows of real token ids [n, t], n >= 4: alone and together, short and full, padded in every pattern."""
+    lengths = (ids != padding).sum(axis=1)
+    longest = ids[[int(lengths.argmax())]]
+    several = ids[:3, : max(2, int(lengths[:3].max()))]
+    cut = [longest[:, : max(2, int(lengths.max()))], longest[:, :2], several, ids[3:4]]
+    inputs = [{"input_ids": part, "attention_mask": (part != padding).astype(np.int64)} for part in map(_whole, cut)]
+    left = inputs[0]["attention_mask"].copy()
+    left[:, : left.shape[1] // 3] = 0
+    holes = inputs[2]["attention_mask"].copy()
+    holes[:, 1::3] = 0
+    inputs.append({"input_ids": inputs[0]["input_ids"], "attention_mask": left})
+    inputs.append({"input_ids": inputs[2]["input_ids"], "attention_mask": holes})
+    with torch.no_grad():
+        expected = [
+            subnet(torch.from_numpy(one["input_ids"]), torch.from_numpy(one["attention_mask"])).numpy()
+            for one in inputs
+        ]
+    return Checks(inputs, expected)
+
+
+def check_parity(session: Any, checks: Checks, tolerance: float = TOLERANCE) -> float:
+    """The largest absolute difference over all checks.
+
+    Args:
+        session: an onnxruntime.InferenceSession, or anything with its `run`.
+
+    Raises:
+        ParityError: it exceeds `tolerance`, or an output is not finite; names the first check that fails.
+    """
+    worst = 0.0
+    for number, (one, expected) in enumerate(zip(checks.inputs, checks.expected, strict=True)):
+        logits = session.run(None, dict(one))[0]
+        shape = "x".join(map(str, one["input_ids"].shape))
+        if not np.isfinite(logits).all():
+            raise ParityError(f"check {number} ({shape} tokens) gives outputs that are not finite", hint="export again")
+        if logits.shape[:-1] != expected.shape[:-1] or logits.shape[-1] < expected.shape[-1]:
+            raise ParityError(f"check {number} ({shape} tokens) gives shape {logits.shape}", hint="export again")
+        error = float(np.abs(logits[..., : expected.shape[-1]] - expected).max())
+        if error > tolerance:
+            raise ParityError(
+                f"the file and the module disagree on check {number} ({shape} tokens)",
+                why=f"largest difference {error:.2e}, allowed {tolerance:.0e}",
+                hint="export again; if it stays, the runtime computes something else on this machine",
+            )
+        worst = max(worst, error)
+    return worst
+
+
+def save_checks(checks: Checks, path: Path) -> None:
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    for number, (one, expected) in enumerate(zip(checks.inputs, checks.expected, strict=True)):
+        tensors |= {f"{number}.{name}": _whole(array) for name, array in one.items()}
+        tensors[f"{number}.logits"] = _whole(expected[..., :_CLASSES_KEPT])
+    with replacing(path) as part:
+        save_file(tensors, part)
+
+
+def load_checks(path: Path) -> Checks:
+    """Raises IntegrityError where the file is not what `save_checks` writes."""
+    try:
+        tensors = load_file(path)
+        count = len(tensors) // 3
+        inputs = [{name: tensors[f"{n}.{name}"] for name in ("input_ids", "attention_mask")} for n in range(count)]
+        return Checks(inputs, [tensors[f"{n}.logits"] for n in range(count)])
+    except (SafetensorError, KeyError) as error:
+        raise IntegrityError(f"{path} holds no parity checks", why=str(error)) from error
+
+
+def _whole(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(array)

@@ -1,0 +1,148 @@
+"""The search loop: costs are cheap and come first, a quality evaluation is spent only on what keeps the budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from toolchain.errors import InfeasibleError
+from toolchain.progress import Progress, ProgressListener
+from toolchain.records import Budget, Cost, Evaluation, Quality
+from toolchain.search.budgets import violation
+from toolchain.search.front import front_indices
+from toolchain.search.searchers import Searcher, distinct
+from toolchain.space import Architecture, SearchSpace
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Costs = Callable[[Sequence[Architecture]], list[dict[str, Cost]]]
+"""What architectures cost, by metric; cheap (a predictor, a count)."""
+
+QualityOf = Callable[[Architecture], Quality]
+"""What a subnet is worth; dear (a pass over held-out data)."""
+
+_BATCH = 12
+_CANDIDATES_PER_ASK = 64
+_FRUITLESS_ASKS = 40
+_DESCENT_ROUNDS = 60
+_DESCENT_WIDTH = 200
+
+
+class Found(NamedTuple):
+    """What a search found: every subnet it looked at, the best that keeps the budgets, the front as indices."""
+
+    evaluations: list[Evaluation]
+    winner: Evaluation
+    front: list[int]
+
+
+def search(
+    space: SearchSpace,
+    searcher: Searcher,
+    budgets: Sequence[Budget],
+    costs: Costs,
+    quality: QualityOf,
+    *,
+    front_metric: str,
+    evaluations: int,
+    rng: np.random.Generator,
+    listener: ProgressListener,
+) -> Found:
+    """Spend at most `evaluations` quality evaluations on distinct subnets that keep the budgets.
+
+    Ends early when the searcher has nothing new to offer that fits (a small space, walked through).
+
+    Raises:
+        InfeasibleError: no subnet keeps the budgets; names the nearest one and what would have to give.
+    """
+    seen: set[str] = set()
+    done: list[Evaluation] = []
+    pending = [fitting(space, budgets, costs, rng)]
+    seen.add(pending[0].id)
+    fruitless = 0
+    while len(done) < evaluations:
+        if not pending:
+            fresh = distinct(searcher.ask(_CANDIDATES_PER_ASK), seen)
+            fitted = [
+                architecture
+                for architecture, cost in zip(fresh, costs(fresh), strict=True)
+                if violation(cost, budgets) == 0
+            ]
+            pending = fitted[:_BATCH]
+            seen -= {architecture.id for architecture in fitted[_BATCH:]}
+            fruitless = 0 if pending else fruitless + 1
+            if fruitless > _FRUITLESS_ASKS:
+                break
+            continue
+        architecture = pending.pop(0)
+        evaluation = Evaluation(
+            architecture=architecture,
+            quality=quality(architecture),
+            costs=costs([architecture])[0],
+            feasible=True,
+        )
+        searcher.tell(architecture, evaluation.quality.value)
+        done.append(evaluation)
+        best = max(one.quality.value for one in done)
+        listener(Progress("search", len(done), evaluations, f"best {100 * best:.1f} %"))
+    # Ties in accuracy are common on a few hundred items: the loss breaks them, then the price.
+    winner = max(done, key=lambda one: (one.quality.value, -one.quality.loss, -one.costs[front_metric].value))
+    front = front_indices(
+        [one.quality.value for one in done], [one.costs[front_metric].value for one in done]
+    )
+    return Found(done, winner, front)
+
+
+def fitting(
+    space: SearchSpace, budgets: Sequence[Budget], costs: Costs, rng: np.random.Generator
+) -> Architecture:
+    """Some architecture that keeps all budgets: descends on the violation, starting from the extremes and random draws.
+
+    Raises:
+        InfeasibleError: none was found; the nearest is named with each budget it misses.
+    """
+    pool = [space.smallest(), space.middle(), space.largest(), *(space.sample(rng) for _ in range(_DESCENT_WIDTH))]
+    best: tuple[float, Architecture, Mapping[str, Cost]] | None = None
+    for _ in range(_DESCENT_ROUNDS):
+        priced = sorted(
+            ((violation(cost, budgets), architecture.id, architecture, cost)
+             for architecture, cost in zip(pool, costs(pool), strict=True)),
+            key=lambda one: one[:2],
+        )
+        if best is None or priced[0][0] < best[0]:
+            best = priced[0][0], priced[0][2], priced[0][3]
+        if best[0] == 0:
+            return best[1]
+        parents = [architecture for _, _, architecture, _ in priced[: _DESCENT_WIDTH // 4]]
+        children = [
+            space.mutate(parents[int(rng.integers(len(parents)))], rng, 0.2) for _ in range(_DESCENT_WIDTH)
+        ]
+        pool = [*parents, *children]
+    if best is None:
+        raise ValueError("the descent has at least one round")
+    raise _infeasible(best[1], best[2], budgets)
+
+
+def _infeasible(nearest: Architecture, costs: Mapping[str, Cost], budgets: Sequence[Budget]) -> InfeasibleError:
+    missed = [budget for budget in budgets if costs[budget.metric].upper > budget.limit]
+    gaps = ", ".join(
+        f"{spell(budget.metric, costs[budget.metric].upper)} where {spell(budget.metric, budget.limit)} is allowed "
+        f"({100 * (costs[budget.metric].upper / budget.limit - 1):.0f} % over)"
+        for budget in missed
+    )
+    axes = ", ".join(f"{name} {value}" for name, value in nearest.axes.items())
+    return InfeasibleError(
+        "no subnet of this space keeps the budgets",
+        why=f"the nearest, {nearest.id} ({axes}), takes {gaps}",
+        hint="raise the budget, or train a space with smaller choices",
+    )
+
+
+def spell(metric: str, value: float) -> str:
+    """A cost in words a person reads: ms, MiB, parameters."""
+    if metric == "latency_s":
+        return f"{1e3 * value:.3g} ms"
+    if metric == "size_bytes":
+        return f"{value / 2**20:.3g} MiB"
+    return f"{value:,.0f} parameters"

@@ -1,0 +1,51 @@
+"""The model families. A family is a package here: its folder's name is the family's name.
+
+`declare.py` (no torch) names its spaces and counts what a subnet costs; `model.py` (torch) builds the supernet.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol, cast
+
+from toolchain.errors import unknown_name
+from toolchain.records import Mixture, Workload
+from toolchain.space import Architecture, SearchSpace
+
+if TYPE_CHECKING:
+    from toolchain.supernet.module import Supernet
+
+
+class Declaration(Protocol):
+    """What a family's declare.py offers."""
+
+    SPACES: Mapping[str, SearchSpace]
+    """The spaces that ship, by name; `resolve` makes one of them fit a vocabulary and a task."""
+
+    def check_space(self, space: SearchSpace) -> None: ...
+
+    def resolve(self, space: SearchSpace, *, vocabulary_size: int, labels: int, maximum_length: int) -> SearchSpace: ...
+
+    def parameters(self, space: SearchSpace, architecture: Architecture) -> int: ...
+
+    def features(self, space: SearchSpace, architecture: Architecture, workload: Workload) -> dict[str, float]: ...
+
+
+def find_families() -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
+
+
+def declaration(family: str) -> Declaration:
+    """What the family declares, without importing torch."""
+    if family not in find_families():
+        raise unknown_name("family", family, find_families())
+    return cast("Declaration", importlib.import_module(f"{__name__}.{family}.declare"))
+
+
+def build_supernet(space: SearchSpace, mixture: Mixture, dropout: float) -> Supernet:
+    """A freshly initialised supernet for a resolved space; draws from torch's global generator."""
+    declaration(space.family).check_space(space)
+    module = importlib.import_module(f"{__name__}.{space.family}.model")
+    return cast("Callable[[SearchSpace, Mixture, float], Supernet]", module.build_supernet)(space, mixture, dropout)

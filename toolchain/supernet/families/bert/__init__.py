@@ -1,0 +1,1 @@
+"""BERT-style encoders whose layers differ in size (SuperShaper's bottleneck form)."""

@@ -1,0 +1,162 @@
+"""The spaces of the encoder family, and what a subnet costs. No torch here.
+
+Axes: `depth`, and per layer `hidden` (the width the layer works at), `heads` and `ffn`. Fixed sizes: `width` (of the
+embeddings and of the backbone that hidden widths are sliced from), `head_width` (0: hidden / heads, as in SuperShaper),
+`maximum_length`; `resolve` adds `vocabulary_size` and `labels` (0: masked-word head).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from toolchain.errors import UsageError
+from toolchain.records import Workload
+from toolchain.space import Architecture, Axis, SearchSpace
+
+
+def _space(
+    name: str,
+    *,
+    width: int,
+    head_width: int,
+    depth: tuple[int, ...],
+    hidden: tuple[int, ...],
+    heads: tuple[int, ...],
+    ffn: tuple[int, ...],
+) -> SearchSpace:
+    axes = (
+        Axis("depth", depth),
+        Axis("hidden", hidden, per="depth"),
+        Axis("heads", heads, per="depth"),
+        Axis("ffn", ffn, per="depth"),
+    )
+    return SearchSpace(name, "bert", axes, {"width": width, "head_width": head_width})
+
+
+SPACES: Mapping[str, SearchSpace] = {
+    space.name: space
+    for space in (
+        _space(
+            "tiny",
+            width=128,
+            head_width=32,
+            depth=(1, 2, 3),
+            hidden=(16, 32, 64, 96, 128),
+            heads=(1, 2, 4),
+            ffn=(32, 64, 128, 256, 512),
+        ),
+        _space(
+            "small",
+            width=256,
+            head_width=32,
+            depth=(2, 3, 4),
+            hidden=(64, 128, 192, 256),
+            heads=(2, 4, 8),
+            ffn=(128, 256, 512, 1024),
+        ),
+        _space(
+            "base",
+            width=768,
+            head_width=64,
+            depth=(6, 8, 10, 12),
+            hidden=(120, 240, 360, 480, 540, 600, 768),
+            heads=(6, 12),
+            ffn=(256, 512, 1024, 2048, 3072),
+        ),
+        # SuperShaper's own: hidden widths only, attention as wide as the layer.
+        _space(
+            "supershaper",
+            width=768,
+            head_width=0,
+            depth=(12,),
+            hidden=(120, 240, 360, 480, 540, 600, 768),
+            heads=(12,),
+            ffn=(3072,),
+        ),
+    )
+}
+
+
+class Layer(NamedTuple):
+    """The sizes of one Transformer layer; `attention` is the summed width of its heads."""
+
+    hidden: int
+    heads: int
+    attention: int
+    ffn: int
+
+
+def layers(space: SearchSpace, architecture: Architecture) -> list[Layer]:
+    head_width = space.fixed["head_width"]
+    return [
+        Layer(hidden, heads, heads * head_width if head_width else hidden, ffn)
+        for hidden, heads, ffn in zip(
+            architecture.layers("hidden"), architecture.layers("heads"), architecture.layers("ffn"), strict=True
+        )
+    ]
+
+
+def check_space(space: SearchSpace) -> None:
+    """Raise UsageError where a space does not describe encoders."""
+    for name in ("depth", "hidden", "heads", "ffn"):
+        axis = space.axis(name)
+        if axis.per != (None if name == "depth" else "depth"):
+            raise UsageError(f"space {space.name!r}: axis {name!r} must be per {'network' if axis.per else 'depth'}")
+    for name in ("width", "head_width"):
+        if space.fixed.get(name, -1) < 0:
+            raise UsageError(f"space {space.name!r} lacks the fixed size {name!r}")
+    if space.axis("hidden").choices[-1] > space.fixed["width"]:
+        raise UsageError(f"space {space.name!r}: a hidden width exceeds the width {space.fixed['width']}")
+    if space.fixed["head_width"] == 0:
+        for hidden in space.axis("hidden").choices:
+            for heads in space.axis("heads").choices:
+                if hidden % heads:
+                    raise UsageError(
+                        f"space {space.name!r}: {heads} heads do not divide the hidden width {hidden}",
+                        hint="give the space a head_width, or widths that its heads divide",
+                    )
+
+
+def resolve(space: SearchSpace, *, vocabulary_size: int, labels: int, maximum_length: int) -> SearchSpace:
+    """`space` for one vocabulary and task (`labels` = 0: masked words)."""
+    sizes = {"vocabulary_size": vocabulary_size, "labels": labels, "maximum_length": maximum_length}
+    return msgspec.structs.replace(space, fixed=space.fixed | sizes)
+
+
+def parameters(space: SearchSpace, architecture: Architecture) -> int:
+    """How many numbers the materialized subnet holds; its embedding serves as the masked-word decoder too."""
+    width, vocabulary, labels = space.fixed["width"], space.fixed["vocabulary_size"], space.fixed["labels"]
+    total = (vocabulary + space.fixed["maximum_length"] + 2) * width
+    entering = width
+    for layer in layers(space, architecture):
+        total += (entering + 1) * layer.hidden
+        total += 3 * (layer.hidden + 1) * layer.attention + (layer.attention + 1) * layer.hidden
+        total += (layer.hidden + 1) * layer.ffn + (layer.ffn + 1) * layer.hidden
+        total += 4 * layer.hidden
+        entering = layer.hidden
+    total += (entering + 1) * width
+    return total + ((width + 1) * labels if labels else 2 * width + vocabulary)
+
+
+def features(space: SearchSpace, architecture: Architecture, workload: Workload) -> dict[str, float]:
+    """What one pass takes, in millions of multiply-adds or of elements touched, by kind of work."""
+    tokens = workload.batch * workload.sequence_length
+    pairs = tokens * workload.sequence_length
+    stack = layers(space, architecture)
+    widths = [space.fixed["width"], *(layer.hidden for layer in stack)]
+    million = 1e-6
+    return {
+        "pass": 1.0,
+        "layers": float(len(stack)),
+        "links": million * tokens * sum(a * b for a, b in zip(widths, widths[1:], strict=False)),
+        "projections": million * tokens * sum(4 * layer.hidden * layer.attention for layer in stack),
+        "attention": million * pairs * sum(2 * layer.attention for layer in stack),
+        "softmax": million * pairs * sum(layer.heads for layer in stack),
+        "feed_forward": million * tokens * sum(2 * layer.hidden * layer.ffn for layer in stack),
+        "activation": million * tokens * sum(layer.ffn for layer in stack),
+        "normalisation": million * tokens * sum(layer.hidden for layer in stack),
+        "exit": million * (1 if space.fixed["labels"] else tokens) * widths[-1] * space.fixed["width"],
+    }
