@@ -409,8 +409,10 @@ class Manifest(Stored, frozen=True):
     threads: int
     options: dict[str, str]
     maximum_length: int
+    vocabulary_size: int
     predicted_s: float | None
     latency: Latency
+    peak_memory_bytes: int | None
     quality: Quality
     trivial_quality: float | None
     budgets: tuple[BudgetOutcome, ...]
@@ -418,6 +420,7 @@ class Manifest(Stored, frozen=True):
     training: Training
     checkpoint_sha256: str
     parity_tolerance: float
+    created_at: dt.datetime
     files: dict[str, str]
     versions: dict[str, str]
 
@@ -430,6 +433,7 @@ class RunInfo(Stored, frozen=True):
     versions: dict[str, str]
     revision: str
     started_at: dt.datetime
+    finished_at: dt.datetime
     inputs: dict[str, str] = {}
     outputs: dict[str, str] = {}
 

@@ -2,12 +2,13 @@
 
 from toolchain.export.bundle import read_manifest, verify_files, write_bundle
 from toolchain.export.onnx import OPSET, RECIPE, export_onnx
-from toolchain.export.parity import Checks, build_checks, check_parity
+from toolchain.export.parity import TOLERANCE, Checks, build_checks, check_parity
 from toolchain.export.session import open_session, predictor
 
 __all__ = [
     "OPSET",
     "RECIPE",
+    "TOLERANCE",
     "Checks",
     "build_checks",
     "check_parity",

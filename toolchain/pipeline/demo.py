@@ -1,0 +1,110 @@
+"""demo: the whole path on text every machine carries: which library does this docstring sentence come from?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from toolchain.files import write_text
+from toolchain.pipeline.export import Exported, export
+from toolchain.pipeline.predict import read_predictor
+from toolchain.pipeline.profile import Profiled, profile
+from toolchain.pipeline.project import Project
+from toolchain.pipeline.report import report
+from toolchain.pipeline.runs import Run
+from toolchain.pipeline.search import Searched, search
+from toolchain.pipeline.train import Source, read_space, train_supernet
+from toolchain.pipeline.verify import Verified, verify
+from toolchain.progress import ProgressListener, silent
+from toolchain.records import Budget, Mixture, Quality, Training, Workload
+from toolchain.targets import read_target
+
+TRAINING = Training(
+    task="classify",
+    mixture=Mixture(kind="neuron", experts=2),
+    updates=600,
+    batch_size=64,
+    sequence_length=32,
+    learning_rate=2e-3,
+    warmup_updates=60,
+    evaluate_every=100,
+    vocabulary_size=2000,
+)
+WORKLOAD = Workload(batch=1, sequence_length=32)
+SUBNETS_MEASURED = 40
+EVALUATIONS = 100
+BUDGET_SHARE = 0.5
+"""The demo's latency budget, as a share of what the largest subnet takes on this machine."""
+
+PREDICTION_TOLERANCE = 0.10
+
+
+class Demonstrated(NamedTuple):
+    """Everything the demo made, and the qualities of the extremes on the same test items as the winner's."""
+
+    run: Run
+    profiled: Profiled
+    searched: Searched
+    exported: Exported
+    verified: Verified
+    report: Path
+    largest: Quality
+    smallest: Quality
+    budget: Budget
+
+    @property
+    def prediction_error(self) -> float:
+        """How far the winner's measured latency lies from what was predicted, as a fraction."""
+        manifest = self.exported.manifest
+        return abs((manifest.predicted_s or 0.0) / manifest.latency.median_s - 1)
+
+    @property
+    def verdicts(self) -> dict[str, bool]:
+        manifest = self.exported.manifest
+        return {
+            "every budget is kept by the exported file": all(outcome.met for outcome in manifest.budgets),
+            "the prediction is within 10 % of the measurement": self.prediction_error <= PREDICTION_TOLERANCE,
+            "the winner beats the trivial baseline": manifest.quality.value > (manifest.trivial_quality or 0.0),
+            "the bundle verifies": self.verified.passed,
+        }
+
+
+def demo(project: Project, device: str, listener: ProgressListener = silent) -> Demonstrated:
+    """Train, profile, search, export, verify, report. Each step finds its work done when the demo is run again."""
+    space = read_space("bert", "tiny")
+    run = train_supernet(project, Source(), space, TRAINING, out=project.runs / "demo", listener=listener)
+    target = read_target(device, project.root)
+    profiled = profile(project, run, target, WORKLOAD, n=SUBNETS_MEASURED, listener=listener)
+    predictor = read_predictor(profiled.folder)
+    largest_s = next(seconds for name, seconds, _ in predictor.points if name == run.info.space.largest().id)
+    budget = Budget(metric="latency_s", limit=float(f"{BUDGET_SHARE * largest_s:.2g}"), target=target.id)
+    _write_settings(project, device, budget)
+    searched = search(
+        project, run, device, [budget], searcher="evolution", evaluations=EVALUATIONS, seed=0, listener=listener
+    )
+    winner = searched.result.winner.architecture
+    exported = export(project, run, winner, target, WORKLOAD, budgets=searched.result.budgets, listener=listener)
+    verified = verify(exported.folder, listener=listener)
+    return Demonstrated(
+        run=run,
+        profiled=profiled,
+        searched=searched,
+        exported=exported,
+        verified=verified,
+        report=report(project, run, project.root / "report.html"),
+        largest=run.quality(run.supernet_predict(run.info.space.largest()), "test"),
+        smallest=run.quality(run.supernet_predict(run.info.space.smallest()), "test"),
+        budget=budget,
+    )
+
+
+def _write_settings(project: Project, device: str, budget: Budget) -> None:
+    """Keep the demo's choices as the folder's defaults, so that `mostool search` there means the same search."""
+    path = project.root / "mostool.toml"
+    if not path.exists():
+        write_text(
+            path,
+            "# Defaults for mostool commands in this folder; a flag beats them.\n"
+            f'[profile]\ndevice = "{device}"\nn = {SUBNETS_MEASURED}\n\n'
+            f'[search]\nlatency = "{1e3 * budget.limit:.4g}ms"\nevaluations = {EVALUATIONS}\n',
+        )

@@ -1,0 +1,194 @@
+"""export: a subnet becomes a bundle, and the file that ships is measured on the device before it does."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from toolchain import export as exporting
+from toolchain import profiling
+from toolchain.errors import DeviceError, MostoolError
+from toolchain.pipeline.predict import predict, read_predictor
+from toolchain.pipeline.profile import build_reference, check_workload, input_shapes
+from toolchain.pipeline.project import Project, versions
+from toolchain.pipeline.runs import Run, example_texts
+from toolchain.progress import Progress, ProgressListener, silent
+from toolchain.records import (
+    Artifact,
+    Budget,
+    BudgetOutcome,
+    Environment,
+    Failed,
+    Latency,
+    Manifest,
+    Timed,
+    Workload,
+    now,
+)
+from toolchain.space import Architecture
+from toolchain.targets import Target
+
+_FINAL_SECONDS = 1.0
+_FINAL_ROUNDS = 40
+_STEPS = 5
+
+
+class Exported(NamedTuple):
+    """The bundle that was built, and what the user should know about it."""
+
+    folder: Path
+    manifest: Manifest
+    warnings: list[str]
+
+
+class Measured(NamedTuple):
+    """A file's latency on a device."""
+
+    environment: Environment
+    latency: Latency
+    peak_memory_bytes: int | None
+
+
+def export(
+    project: Project,
+    run: Run,
+    architecture: Architecture,
+    target: Target,
+    workload: Workload,
+    *,
+    budgets: Sequence[Budget] = (),
+    out: Path | None = None,
+    listener: ProgressListener = silent,
+) -> Exported:
+    """Materialize a subnet, export it, prove the file equal to it, measure the file, and write the bundle.
+
+    Raises:
+        ParityError: the file and the module disagree; nothing is written.
+        DeviceError: the device is not the one its table was measured on, or the file does not run there.
+    """
+    run.info.space.check(architecture)
+    check_workload(run, workload)
+    folder = out or project.bundles / f"{run.folder.name}-{architecture.id}"
+    run.remember([architecture])
+    with tempfile.TemporaryDirectory() as scratch:
+        model = Path(scratch) / "model.onnx"
+        listener(Progress("export", 1, _STEPS, "materialize, export, compare"))
+        subnet = run.supernet.materialize(architecture)
+        checks = run.checks(subnet)
+        artifact = exporting.export_onnx(
+            subnet,
+            architecture,
+            model,
+            checks,
+            checkpoint_sha256=run.checkpoint_sha256,
+            options=target.runtime.options,
+        )
+        listener(Progress("export", 2, _STEPS, f"measure on {target.id}"))
+        table = project.table_folder(target.id, run.info.space, workload)
+        measured = measure_file(run, model, table, target, workload)
+        listener(Progress("export", 3, _STEPS, "quality of the file"))
+        quality = run.quality(exporting.predictor(model, target.runtime.options), "test")
+        predicted_s = _predicted_s(table, architecture)
+        listener(Progress("export", 4, _STEPS, "bundle"))
+        manifest = Manifest(
+            name=folder.name,
+            task=run.info.training.task,
+            labels=run.info.data.labels,
+            artifact=artifact,
+            target=target.id,
+            workload=workload,
+            environment=measured.environment,
+            threads=target.runtime.threads,
+            options=target.runtime.options,
+            maximum_length=run.info.space.fixed["maximum_length"],
+            vocabulary_size=run.info.vocabulary_size,
+            predicted_s=predicted_s,
+            latency=measured.latency,
+            peak_memory_bytes=measured.peak_memory_bytes,
+            quality=quality,
+            trivial_quality=run.info.data.majority_share,
+            budgets=tuple(_outcome(budget, artifact, measured.latency) for budget in budgets),
+            data=run.info.data,
+            training=run.info.training,
+            checkpoint_sha256=run.checkpoint_sha256,
+            parity_tolerance=exporting.TOLERANCE,
+            created_at=now(),
+            files={},
+            versions=versions(),
+        )
+        tokenizer = run.data_folder / "tokenizer.json"
+        manifest = exporting.write_bundle(folder, manifest, model, tokenizer, checks, example_texts(run))
+    listener(Progress("export", _STEPS, _STEPS))
+    return Exported(folder, manifest, _warnings(manifest))
+
+
+def measure_file(run: Run, model: Path, table: Path, target: Target, workload: Workload) -> Measured:
+    """The latency of a file, paired with the reference of the device's table where there is one.
+
+    Raises:
+        DeviceError: the device has another fingerprint than its table, or the file does not load or run there.
+    """
+    environment = profiling.read_environment(target)
+    longer = msgspec.structs.replace(
+        target.measure,
+        minimum_s=max(_FINAL_SECONDS, target.measure.minimum_s),
+        minimum_rounds=max(_FINAL_ROUNDS, target.measure.minimum_rounds),
+    )
+    target = msgspec.structs.replace(target, measure=longer)
+    inputs = input_shapes(run, workload)
+    candidate = profiling.Candidate("the exported file", model)
+    with tempfile.TemporaryDirectory() as scratch:
+        anchor: float | None = None
+        reference = table / profiling.REFERENCE
+        if reference.is_file():
+            info, rows = profiling.read_table(table)
+            if info.environment.fingerprint != environment.fingerprint:
+                raise DeviceError(
+                    f"{target.id} is not the device its latency table was measured on",
+                    why=f"fingerprint {info.environment.fingerprint} -> {environment.fingerprint}",
+                    hint="start a new table: mostool profile --fresh",
+                )
+            timed = [row.outcome for row in rows if isinstance(row.outcome, Timed)]
+            anchor = profiling.anchor_s(timed) if timed else None
+        else:
+            reference = Path(scratch) / "reference.onnx"
+            reference.write_bytes(build_reference(run, target))
+        ((_, outcome),) = profiling.measure([candidate], reference, inputs, target, seed=0)
+        if isinstance(outcome, Failed):
+            raise DeviceError(f"the exported file does not run on {target.id}", why=f"{outcome.stage}: {outcome.error}")
+        latency = profiling.latency(outcome, profiling.anchor_s([outcome]) if anchor is None else anchor)
+        return Measured(environment, latency, profiling.peak_memory_bytes(model, inputs, target))
+
+
+def _predicted_s(table: Path, architecture: Architecture) -> float | None:
+    """What the device's predictor says; None where there is no table, or too small a one."""
+    if not (table / profiling.TABLE).is_file():
+        return None
+    try:
+        return predict(read_predictor(table), [architecture])[0].latency_s
+    except MostoolError:
+        return None
+
+
+def _outcome(budget: Budget, artifact: Artifact, latency: Latency) -> BudgetOutcome:
+    value, source = {
+        "latency_s": (latency.median_s, "measured"),
+        "size_bytes": (float(artifact.size_bytes), "counted"),
+        "parameters": (float(artifact.parameters), "counted"),
+    }[budget.metric]
+    return BudgetOutcome(budget=budget, value=value, source=source, met=value <= budget.limit)  # type: ignore[arg-type]
+
+
+def _warnings(manifest: Manifest) -> list[str]:
+    warnings = [
+        f"the budget on {outcome.budget.metric} is missed: {outcome.value:.6g}, limit {outcome.budget.limit:.6g}"
+        for outcome in manifest.budgets
+        if not outcome.met
+    ]
+    if manifest.latency.status:
+        warnings.append(f"the latency is in doubt: {', '.join(manifest.latency.status)}")
+    return warnings

@@ -1,0 +1,99 @@
+"""predict: a latency table becomes a predictor, and a predictor answers for architectures nobody measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from toolchain import predict as prediction
+from toolchain import profiling
+from toolchain.errors import UsageError
+from toolchain.files import sha256_file
+from toolchain.records import Cost, PredictorInfo, Timed, read_record, write_record
+from toolchain.space import Architecture
+from toolchain.supernet.families import declaration
+
+PREDICTOR_FILE = "predictor.json"
+
+
+class Prediction(NamedTuple):
+    """What one pass of a subnet is expected to take; 9 in 10 subnets lie between low_s and high_s."""
+
+    architecture: Architecture
+    latency_s: float
+    low_s: float
+    high_s: float
+
+
+def fit_table(folder: Path) -> PredictorInfo:
+    """Fit the predictor of a latency table on all its latencies, and keep it beside the table.
+
+    Raises:
+        UsageError: too few latencies.
+        IntegrityError: the table is damaged.
+    """
+    info, rows = profiling.read_table(folder)
+    family = declaration(info.space.family)
+    timed = [(row.architecture, row.outcome) for row in rows if isinstance(row.outcome, Timed)]
+    anchor = profiling.anchor_s(outcome for _, outcome in timed)
+    fitted = prediction.fit_predictor(
+        [
+            prediction.Row(
+                architecture.id,
+                family.features(info.space, architecture, info.workload),
+                profiling.latency(outcome, anchor).median_s,
+            )
+            for architecture, outcome in timed
+        ],
+        target=info.target,
+        workload=info.workload,
+        space=info.space,
+        table_sha256=sha256_file(folder / profiling.JOURNAL),
+        environment=info.environment,
+    )
+    write_record(folder / PREDICTOR_FILE, fitted)
+    return fitted
+
+
+def read_predictor(folder: Path) -> PredictorInfo:
+    """The predictor of a table, fitted anew where the table has grown since."""
+    path = folder / PREDICTOR_FILE
+    if path.is_file():
+        fitted = read_record(path, PredictorInfo)
+        if fitted.table_sha256 == sha256_file(folder / profiling.JOURNAL):
+            return fitted
+    return fit_table(folder)
+
+
+def predict(info: PredictorInfo, architectures: Sequence[Architecture]) -> list[Prediction]:
+    """Latency of each architecture with its interval.
+
+    Raises:
+        UsageError: an architecture is not of the predictor's space.
+    """
+    if not architectures:
+        raise UsageError("there is no architecture to predict", hint="give --arch, or --n to sample some")
+    for architecture in architectures:
+        info.space.check(architecture)
+    seconds = _seconds(info, architectures)
+    return [
+        Prediction(one, value, value * (1 - info.interval), value * (1 + info.interval))
+        for one, value in zip(architectures, seconds, strict=True)
+    ]
+
+
+def latency_costs(info: PredictorInfo, architectures: Sequence[Architecture]) -> list[Cost]:
+    """Predicted latencies as costs: a budget is compared with the upper end of the interval."""
+    return [
+        Cost(value=value, upper=value * (1 + info.interval), source="predicted")
+        for value in _seconds(info, architectures)
+    ]
+
+
+def _seconds(info: PredictorInfo, architectures: Sequence[Architecture]) -> list[float]:
+    if not architectures:
+        return []
+    family = declaration(info.space.family)
+    features = [family.features(info.space, one, info.workload) for one in architectures]
+    return [float(value) for value in prediction.predict_s(info, features)]

@@ -1,0 +1,125 @@
+"""Where things are in the folder a user works in: runs/, profiles/, bundles/, targets/."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import toolchain
+from toolchain.errors import UsageError
+from toolchain.files import sha256_file
+from toolchain.records import RunInfo, TableInfo, Workload, now, read_record, write_record
+from toolchain.space import SearchSpace
+
+CHECKPOINT_FILE = "checkpoint.json"
+_DISTRIBUTIONS = ("torch", "onnx", "onnxruntime", "numpy", "tokenizers", "safetensors", "scikit-learn", "msgspec")
+
+
+class Project(NamedTuple):
+    """A working folder."""
+
+    root: Path
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def bundles(self) -> Path:
+        return self.root / "bundles"
+
+    def table_folder(self, device: str, space: SearchSpace, workload: Workload) -> Path:
+        """profiles/<device>/<workload>/: one table for each device, space and shape of work."""
+        return self.root / "profiles" / device / f"{space.family}-{space.name}-{space.digest[:6]}-{workload.slug}"
+
+    def find_run(self, run: Path | None) -> Path:
+        """The folder of the run that is meant: the one given, by path or by name in runs/, else the newest.
+
+        Raises:
+            UsageError: there is none, or it was not trained to the end.
+        """
+        if run is not None:
+            folder = run if run.is_dir() else self.runs / run
+            if not folder.is_dir():
+                raise UsageError(f"there is no run {run}", hint=f"runs here: {', '.join(self._run_names()) or 'none'}")
+        else:
+            finished = list(self.runs.glob(f"*/{CHECKPOINT_FILE}"))
+            if not finished:
+                raise UsageError(f"there is no trained run in {self.runs}", hint="train one first: mostool train")
+            folder = max(finished, key=lambda path: (path.stat().st_mtime_ns, path)).parent
+        if not (folder / CHECKPOINT_FILE).exists():
+            raise UsageError(
+                f"the run {folder} is not finished", hint="the command that trains it goes on where it was"
+            )
+        return folder
+
+    def find_table(self, device: str | None, space: SearchSpace) -> Path | None:
+        """The latency table of this space that was filled last, on that device or on any; None if there is none."""
+        found = [
+            path
+            for path in (self.root / "profiles").glob(f"{device or '*'}/*/journal.jsonl")
+            if (path.parent / "table.json").is_file()
+            and read_record(path.parent / "table.json", TableInfo).space == space
+        ]
+        return max(found, key=lambda path: (path.stat().st_mtime_ns, path)).parent if found else None
+
+    def _run_names(self) -> list[str]:
+        return sorted(path.name for path in self.runs.glob("*") if path.is_dir())
+
+
+def versions() -> dict[str, str]:
+    """The versions of everything that has a say in a result."""
+    found = {"mostool": toolchain.__version__, "python": platform.python_version()}
+    for name in _DISTRIBUTIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_run_info(
+    path: Path,
+    command: str,
+    arguments: Mapping[str, object],
+    started_at: dt.datetime,
+    *,
+    inputs: Mapping[str, str] | None = None,
+    outputs: Iterable[Path] = (),
+) -> None:
+    """Keep beside the results what was asked: arguments, versions, revision, inputs and outputs by sha256."""
+    write_record(
+        path,
+        RunInfo(
+            command=command,
+            arguments={name: str(value) for name, value in arguments.items()},
+            versions=versions(),
+            revision=_revision(),
+            started_at=started_at,
+            finished_at=now(),
+            inputs=dict(inputs or {}),
+            outputs={file.name: sha256_file(file) for file in outputs},
+        ),
+    )
+
+
+def _revision() -> str:
+    """The git revision of this checkout; empty for an installed wheel."""
+    source = Path(toolchain.__file__).resolve().parent.parent
+    if not (source / ".git").exists():
+        return ""
+    try:
+        asked = subprocess.run(
+            ["git", "-C", str(source), "rev-parse", "HEAD"],  # noqa: S607  # the user's own git
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        return ""
+    return asked.stdout.strip()

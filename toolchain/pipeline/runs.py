@@ -1,0 +1,145 @@
+"""A trained run, opened: its records, its held-out data, its supernet, and the subnets people name."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from toolchain import export, text
+from toolchain.errors import IntegrityError, UsageError
+from toolchain.files import sha256_file
+from toolchain.journal import Journal, read_journal
+from toolchain.pipeline.project import CHECKPOINT_FILE
+from toolchain.records import CheckpointInfo, Quality, SearchResult, decode_record, read_record
+from toolchain.space import Architecture
+from toolchain.supernet.checkpoint import load_supernet
+from toolchain.supernet.inference import Predict, subnet_predictor, supernet_predictor
+from toolchain.supernet.module import Subnet, Supernet
+
+SplitName = Literal["validation", "test"]
+
+_NAMED = ("smallest", "middle", "largest", "winner")
+
+
+class Run:
+    """The folder of a trained supernet."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.info = read_record(folder / CHECKPOINT_FILE, CheckpointInfo)
+        tokenizer = self.data_folder / "tokenizer.json"
+        if not tokenizer.is_file() or sha256_file(tokenizer) != self.info.tokenizer_sha256:
+            raise IntegrityError(
+                f"{tokenizer} is not the tokenizer the run was trained with", hint="get the run's folder again"
+            )
+
+    @property
+    def data_folder(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def search_folder(self) -> Path:
+        return self.folder / "search"
+
+    @property
+    def checkpoint_sha256(self) -> str:
+        return sha256_file(self.folder / CHECKPOINT_FILE)
+
+    @cached_property
+    def supernet(self) -> Supernet:
+        return load_supernet(self.info, self.folder)
+
+    # -- quality ------------------------------------------------------------------------------------------------
+
+    def batches(self, split: SplitName, *, whole: bool = True) -> list[text.TokenBatch]:
+        held_out = text.read_split(self.data_folder, split)
+        return text.evaluation_batches(held_out, self.info.training.task, self.info.vocabulary_size, whole=whole)
+
+    def quality(self, predict: Predict, split: SplitName) -> Quality:
+        """Quality on all of a split."""
+        return self.quality_on(predict, self.batches(split), split)
+
+    def quality_on(self, predict: Predict, batches: list[text.TokenBatch], split: SplitName) -> Quality:
+        return text.evaluate(predict, batches, self.info.training.task, split)
+
+    def supernet_predict(self, architecture: Architecture) -> Predict:
+        """Logits of a subnet inside the supernet."""
+        return supernet_predictor(self.supernet, architecture)
+
+    def subnet_predict(self, architecture: Architecture) -> Predict:
+        """Logits of the materialized subnet."""
+        return subnet_predictor(self.supernet.materialize(architecture))
+
+    def checks(self, subnet: Subnet) -> export.Checks:
+        """Parity checks on the run's own held-out text."""
+        ids = text.read_split(self.data_folder, "test").ids[:8].astype(np.int64)
+        return export.build_checks(subnet, ids, padding=0)
+
+    # -- architectures ------------------------------------------------------------------------------------------
+
+    def find_result(self) -> SearchResult | None:
+        path = self.search_folder / "result.json"
+        return read_record(path, SearchResult) if path.exists() else None
+
+    def remember(self, architectures: list[Architecture]) -> None:
+        """Keep architectures so that they can be named by their id."""
+        known = {one.id for one in self._remembered()}
+        fresh = [one for one in architectures if one.id not in known]
+        if fresh:
+            with Journal(self.folder / "architectures.jsonl", Architecture) as journal:
+                for one in fresh:
+                    journal.append(one)
+
+    def read_architecture(self, given: str) -> Architecture:
+        """The architecture that is meant by a name (smallest, middle, largest, winner), JSON, a file of it, or an id.
+
+        Raises:
+            UsageError: it is none of these, or not a point of the run's space.
+        """
+        space = self.info.space
+        if given in ("smallest", "middle", "largest"):
+            return {"smallest": space.smallest, "middle": space.middle, "largest": space.largest}[given]()
+        if given == "winner":
+            result = self.find_result()
+            if result is None:
+                raise UsageError("there is no winner yet", hint="search first: mostool search")
+            return result.winner.architecture
+        if given.lstrip().startswith("{"):
+            architecture = decode_record(given.encode(), Architecture, "the architecture", UsageError)
+        elif Path(given).is_file():
+            architecture = read_record(Path(given), Architecture, UsageError)
+        else:
+            architecture = self._by_id(given)
+        space.check(architecture)
+        return architecture
+
+    def _by_id(self, given: str) -> Architecture:
+        known = {one.id: one for one in self._remembered()}
+        result = self.find_result()
+        known |= {one.architecture.id: one.architecture for one in result.evaluations} if result else {}
+        found = [one for name, one in known.items() if name.startswith(given)]
+        if len(found) == 1 and len(given) >= 4:
+            return found[0]
+        raise UsageError(
+            f"no architecture is known as {given!r}",
+            hint=f"give JSON, a file, an id that `mostool sample` or a search printed, or {', '.join(_NAMED)}",
+        )
+
+    def _remembered(self) -> list[Architecture]:
+        return read_journal(self.folder / "architectures.jsonl", Architecture)
+
+
+def example_texts(run: Run) -> list[str]:
+    """A few test sentences; for masked words, each with one word hidden."""
+    sentences = [example.text for example in text.read_examples(run.data_folder)]
+    if run.info.training.task == "classify":
+        return sentences
+    hidden = []
+    for sentence in sentences:
+        words = sentence.split()
+        words[len(words) // 2] = "[MASK]"
+        hidden.append(" ".join(words))
+    return hidden

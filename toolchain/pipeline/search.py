@@ -1,0 +1,225 @@
+"""search: the best subnets of a run under budgets."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from toolchain import export
+from toolchain import search as searching
+from toolchain.errors import UsageError
+from toolchain.files import sha256_file
+from toolchain.journal import Journal
+from toolchain.pipeline.predict import latency_costs, read_predictor
+from toolchain.pipeline.project import Project, write_run_info
+from toolchain.pipeline.runs import Run
+from toolchain.progress import ProgressListener, silent
+from toolchain.records import (
+    Budget,
+    Cost,
+    Evaluation,
+    PredictorInfo,
+    Quality,
+    Record,
+    SearchResult,
+    now,
+    write_record,
+)
+from toolchain.space import Architecture, SearchSpace
+from toolchain.supernet.families import declaration
+
+_BYTES_PER_PARAMETER = 4
+
+
+class Searched(NamedTuple):
+    """A search's result, and what the user should know about it."""
+
+    result: SearchResult
+    warnings: list[str]
+
+
+class KnownQuality(Record, frozen=True):
+    """A quality evaluation that was paid for: never paid twice for one checkpoint."""
+
+    checkpoint_sha256: str
+    architecture: Architecture
+    quality: Quality
+
+
+def search(
+    project: Project,
+    run: Run,
+    device: str | None,
+    budgets: Sequence[Budget],
+    *,
+    searcher: str,
+    evaluations: int,
+    seed: int,
+    listener: ProgressListener = silent,
+) -> Searched:
+    """Search the run's space; the result is kept in the run's folder and is what export builds next.
+
+    Quality comes from the supernet on validation data, latency from the predictor of the device's table, at the upper
+    end of its interval. Without budgets the limit is half-way between the fastest and the slowest subnet.
+
+    Raises:
+        InfeasibleError: no subnet keeps the budgets.
+        UsageError: a latency budget without a latency table.
+    """
+    started_at, space = now(), run.info.space
+    predictor, predictor_sha256 = _predictor(project, space, device, budgets)
+    target = predictor.target if predictor else None
+    costs = _costs(run, predictor)
+    budgets = [
+        msgspec.structs.replace(budget, target=target) if budget.metric == "latency_s" else budget for budget in budgets
+    ]
+    warnings = []
+    front_metric = "latency_s" if predictor else (budgets[0].metric if budgets else "parameters")
+    if not budgets:
+        budgets = [_halfway(space, costs, front_metric, target)]
+        limit = searching.spell(front_metric, budgets[0].limit)
+        warnings.append(
+            f"no budget given: searched under {limit}, half-way between the smallest and the largest subnet"
+        )
+    rng = np.random.default_rng(seed)
+    with Journal(run.search_folder / "quality.jsonl", KnownQuality) as journal:
+        quality = _remembered_quality(run, journal)
+        found = searching.search(
+            space,
+            searching.build_searcher(searcher, space, rng),
+            budgets,
+            costs,
+            quality,
+            front_metric=front_metric,
+            evaluations=evaluations,
+            rng=rng,
+            listener=listener,
+        )
+        extremes = [_evaluation(one, quality, costs, budgets) for one in (space.smallest(), space.largest())]
+        warnings.extend(journal.repairs)
+    if len(found.evaluations) < evaluations:
+        warnings.append(f"{len(found.evaluations)} subnets keep the budgets and all were looked at")
+    result = SearchResult(
+        space=space,
+        searcher=searcher,
+        seed=seed,
+        budgets=tuple(budgets),
+        winner=found.winner,
+        smallest=extremes[0],
+        largest=extremes[1],
+        evaluations=tuple(found.evaluations),
+        front=tuple(found.front),
+        checkpoint_sha256=run.checkpoint_sha256,
+        target=target,
+        workload=predictor.workload if predictor else None,
+        predictor_sha256=predictor_sha256,
+        created_at=now(),
+    )
+    write_record(run.search_folder / "result.json", result)
+    arguments = {"searcher": searcher, "evaluations": evaluations, "seed": seed, "device": target, "budgets": budgets}
+    outputs = (run.search_folder / "result.json",)
+    write_run_info(run.search_folder / "run.json", "search", arguments, started_at, outputs=outputs)
+    return Searched(result, warnings)
+
+
+def find_predictor(project: Project, space: SearchSpace, device: str | None) -> tuple[PredictorInfo, str] | None:
+    """The predictor of the space's table on the device (or on the device profiled last), and its file's sha256."""
+    folder = project.find_table(device, space)
+    if folder is None:
+        return None
+    return read_predictor(folder), sha256_file(folder / "predictor.json")
+
+
+def _predictor(
+    project: Project, space: SearchSpace, device: str | None, budgets: Sequence[Budget]
+) -> tuple[PredictorInfo | None, str | None]:
+    found = find_predictor(project, space, device)
+    if found is None:
+        if device or any(budget.metric == "latency_s" for budget in budgets):
+            raise UsageError(
+                f"there is no latency table of this run's space on {device or 'any device'}",
+                hint=f"measure some subnets first: mostool profile --device {device or 'cpu'}",
+            )
+        return None, None
+    return found
+
+
+def _costs(run: Run, predictor: PredictorInfo | None) -> searching.Costs:
+    """What architectures cost in every metric there is an answer for."""
+    space, family = run.info.space, declaration(run.info.space.family)
+    overhead = _file_overhead_bytes(run)
+
+    def costs(architectures: Sequence[Architecture]) -> list[dict[str, Cost]]:
+        latencies = latency_costs(predictor, architectures) if predictor else []
+        priced = []
+        for number, architecture in enumerate(architectures):
+            parameters = family.parameters(space, architecture)
+            size = _BYTES_PER_PARAMETER * parameters + overhead(architecture)
+            cost = {
+                "parameters": Cost(value=parameters, upper=parameters, source="counted"),
+                "size_bytes": Cost(value=size, upper=size, source="predicted"),
+            }
+            priced.append(cost | ({"latency_s": latencies[number]} if predictor else {}))
+        return priced
+
+    return costs
+
+
+def _file_overhead_bytes(run: Run) -> Callable[[Architecture], float]:
+    """What a model file holds beside its weights: the most seen per layer, on the smallest and the largest subnet."""
+    space = run.info.space
+    per_layer = 0.0
+    with tempfile.TemporaryDirectory() as scratch:
+        for architecture in (space.smallest(), space.largest()):
+            subnet = run.supernet.materialize(architecture)
+            artifact = export.export_onnx(
+                subnet,
+                architecture,
+                Path(scratch) / "model.onnx",
+                run.checks(subnet),
+                checkpoint_sha256=None,
+                options={},
+            )
+            extra = artifact.size_bytes - _BYTES_PER_PARAMETER * artifact.parameters
+            per_layer = max(per_layer, extra / _layers(architecture))
+    return lambda architecture: per_layer * _layers(architecture)
+
+
+def _layers(architecture: Architecture) -> int:
+    return sum(len(value) for value in architecture.axes.values() if isinstance(value, tuple)) or 1
+
+
+def _halfway(space: SearchSpace, costs: searching.Costs, metric: str, target: str | None) -> Budget:
+    small, large = costs([space.smallest(), space.largest()])
+    limit = (small[metric].upper + large[metric].upper) / 2
+    on = target if metric == "latency_s" else None
+    return Budget(metric=metric, limit=limit, target=on)  # type: ignore[arg-type]  # metric comes from Budget or is one
+
+
+def _evaluation(
+    architecture: Architecture, quality: searching.QualityOf, costs: searching.Costs, budgets: Sequence[Budget]
+) -> Evaluation:
+    cost = costs([architecture])[0]
+    feasible = searching.violation(cost, budgets) == 0
+    return Evaluation(architecture=architecture, quality=quality(architecture), costs=cost, feasible=feasible)
+
+
+def _remembered_quality(run: Run, journal: Journal[KnownQuality]) -> searching.QualityOf:
+    """Quality from the supernet on validation data; each answer is journalled, so a killed search loses none."""
+    checkpoint = run.checkpoint_sha256
+    known = {one.architecture.id: one.quality for one in journal.records if one.checkpoint_sha256 == checkpoint}
+    batches = run.batches("validation", whole=False)
+
+    def quality(architecture: Architecture) -> Quality:
+        if architecture.id not in known:
+            measured = run.quality_on(run.supernet_predict(architecture), batches, "validation")
+            journal.append(KnownQuality(checkpoint_sha256=checkpoint, architecture=architecture, quality=measured))
+            known[architecture.id] = measured
+        return known[architecture.id]
+
+    return quality
