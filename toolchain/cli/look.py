@@ -1,0 +1,241 @@
+"""The subcommands that look at what is there: evaluate, sample, predict, verify, report, devices, config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from toolchain.cli.app import app, common
+from toolchain.cli.make import FOLDER, error_in_words, run_option, seed_option
+from toolchain.cli.output import ProgressPrinter, ms, percent, plain, print_result, table
+
+
+@app.command()
+@run_option
+@click.option(
+    "--arch", "given", multiple=True, help="JSON, a file, an id, smallest, largest, winner. Repeatable. [winner]"
+)
+@click.option("--source", type=click.Choice(["supernet", "subnet", "bundle"]), default="supernet", show_default=True)
+@click.option("--bundle", type=FOLDER, help="With --source bundle: its folder. [the architecture's in bundles/]")
+@click.option("--split", type=click.Choice(["validation", "test"]), default="test", show_default=True)
+@click.option("--dump-logits", type=click.Path(path_type=Path), help="Write the first batch's logits here, as .npy.")
+@common
+def evaluate(as_json: bool, quiet: bool, **options: Any) -> None:
+    """Quality of a subnet: inside the supernet, materialized, or as the file that ships.
+
+    \b
+    mostool evaluate --arch winner --source supernet
+    mostool evaluate --source bundle --bundle bundles/NAME
+    """
+    from toolchain.errors import UsageError
+    from toolchain.export import read_manifest
+    from toolchain.pipeline.evaluate import evaluate as evaluate_subnet
+    from toolchain.pipeline.project import Project
+    from toolchain.pipeline.runs import Run
+
+    project = Project(Path())
+    run = Run(project.find_run(options["run_folder"]))
+    source, bundle, given = options["source"], options["bundle"], list(options["given"])
+    if bundle is not None and source != "bundle":
+        raise UsageError("--bundle goes with --source bundle", hint="add --source bundle")
+    if options["dump_logits"] is not None and len(given) > 1:
+        raise UsageError("--dump-logits goes with one --arch", hint="give one --arch")
+    if bundle is not None and not given:
+        architectures = [read_manifest(bundle).artifact.architecture]
+    else:
+        architectures = [run.read_architecture(one) for one in given or ["winner"]]
+    done = [
+        evaluate_subnet(project, run, one, source, options["split"], bundle=bundle, dump_logits=options["dump_logits"])
+        for one in architectures
+    ]
+    lines = [f"{one.architecture.id}  {one.form}  {one.quality}, loss {one.quality.loss:.4f}" for one in done]
+    data = [{"id": one.architecture.id, "source": one.form, "quality": one.quality} for one in done]
+    print_result(plain(data), [], lines, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+@run_option
+@click.option("--n", type=click.IntRange(1), default=1, show_default=True, help="Architectures to draw.")
+@seed_option
+@common
+def sample(as_json: bool, quiet: bool, **options: Any) -> None:
+    """Draw architectures from a run's space, one JSON object per line.
+
+    \b
+    mostool sample --n 20 --seed 1
+    """
+    import msgspec
+    import numpy as np
+
+    from toolchain.pipeline.project import Project
+    from toolchain.pipeline.runs import Run
+
+    run = Run(Project(Path()).find_run(options["run_folder"]))
+    rng = np.random.default_rng(options["seed"])
+    drawn = [run.info.space.sample(rng) for _ in range(options["n"])]
+    run.remember(drawn)
+    lines = [msgspec.json.encode(one).decode() for one in drawn]
+    data = [{"id": one.id, "architecture": one} for one in drawn]
+    print_result(plain(data), [], lines, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+@run_option
+@click.option("--device", help="Whose latency table to predict from. [the device profiled last]")
+@click.option("--arch", "given", multiple=True, help="JSON, a file, an id, smallest, largest, winner. Repeatable.")
+@click.option("--n", type=click.IntRange(1), help="Or: draw this many at random.")
+@seed_option
+@common
+def predict(as_json: bool, quiet: bool, **options: Any) -> None:
+    """Latency of architectures nobody measured, with an interval, and how wrong the predictor has been.
+
+    \b
+    mostool predict --arch winner
+    mostool predict --n 20 --seed 1
+    """
+    import numpy as np
+
+    from toolchain.errors import UsageError
+    from toolchain.pipeline.predict import predict as predict_latency
+    from toolchain.pipeline.project import Project
+    from toolchain.pipeline.runs import Run
+    from toolchain.pipeline.search import find_predictor
+
+    project = Project(Path())
+    run = Run(project.find_run(options["run_folder"]))
+    found = find_predictor(project, run.info.space, options["device"])
+    if found is None:
+        raise UsageError("there is no latency table of this run's space", hint="mostool profile --device cpu")
+    rng = np.random.default_rng(options["seed"])
+    architectures = [run.read_architecture(one) for one in options["given"]]
+    architectures += [run.info.space.sample(rng) for _ in range(options["n"] or 0)]
+    run.remember(architectures)
+    predictions = predict_latency(found[0], architectures)
+    rows = [[one.architecture.id, ms(one.latency_s), f"{ms(one.low_s)} to {ms(one.high_s)}"] for one in predictions]
+    interval = f"{percent(found[0].coverage)} interval"
+    lines = [*table(["id", "predicted (p50)", interval], rows), *error_in_words(found[0])]
+    data = {
+        "predictions": [
+            {
+                "id": one.architecture.id,
+                "latency_s": one.latency_s,
+                "low_s": one.low_s,
+                "high_s": one.high_s,
+                "source": "predicted",
+            }
+            for one in predictions
+        ],
+        "device": found[0].target,
+        "workload": found[0].workload,
+        "error": found[0].error,
+        "coverage": found[0].coverage,
+    }
+    print_result(plain(data), [], lines, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+@click.argument("bundle", type=FOLDER)
+@click.option("--no-speed", is_flag=True, help="Do not measure.")
+@common
+def verify(bundle: Path, no_speed: bool, as_json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
+    """Check a bundle: integrity, parity, speed. Exit code 5 when a file or an answer is wrong.
+
+    \b
+    mostool verify bundles/NAME
+    """
+    from toolchain.errors import MostoolError
+    from toolchain.pipeline.verify import verify as verify_bundle
+
+    with ProgressPrinter(quiet=quiet) as listener:
+        done = verify_bundle(bundle, speed=not no_speed, listener=listener)
+    if not done.passed:
+        failed = next(check for check in done.checks if not check.passed)
+        raise MostoolError(
+            f"{bundle} fails on {failed.name}", why=failed.detail, hint="is the machine busy? run it again"
+        )
+    lines = [f"ok  {check.name}: {check.detail}" for check in done.checks]
+    lines.append(f"{bundle}: verified")
+    data = {"bundle": str(bundle), "checks": [check._asdict() for check in done.checks]}
+    print_result(plain(data), [], lines, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+@run_option
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="The page. [report.html in the run's folder]")
+@common
+def report(as_json: bool, quiet: bool, **options: Any) -> None:
+    """One self-contained HTML page of a run.
+
+    \b
+    mostool report -o report.html
+    """
+    from toolchain.pipeline.project import Project
+    from toolchain.pipeline.report import report as write_report
+    from toolchain.pipeline.runs import Run
+
+    project = Project(Path())
+    path = write_report(project, Run(project.find_run(options["run_folder"])), options["out"])
+    print_result({"report": str(path)}, [], [str(path)], as_json=as_json, quiet=quiet)
+
+
+@app.group()
+def devices() -> None:
+    """The devices mostool knows."""
+
+
+@devices.command("list")
+@common
+def devices_list(as_json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
+    """Every target, with the file it comes from."""
+    from toolchain.targets import find_targets, read_target
+
+    project = Path()
+    found = {name: (read_target(name, project), path) for name, path in find_targets(project).items()}
+    lines = table(["device", "what", "file"], [[name, one.title, str(path)] for name, (one, path) in found.items()])
+    data = [{"id": name, "title": one.title, "file": str(path)} for name, (one, path) in found.items()]
+    print_result(plain(data), [], lines, as_json=as_json, quiet=quiet)
+
+
+@devices.command("show")
+@click.argument("name")
+@common
+def devices_show(name: str, as_json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
+    """One target with all its settings."""
+    import json
+
+    from toolchain.targets import read_target
+
+    target = plain(read_target(name, Path()))
+    lines = json.dumps(target, indent=2, ensure_ascii=False).splitlines()
+    print_result(target, [], lines, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+@click.option("--origin", is_flag=True, help="Say where each value comes from.")
+@common
+def config(origin: bool, as_json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
+    """The options that are set here by variables and settings files, and what holds."""
+    import os
+
+    from toolchain.cli.settings import read_settings
+
+    defaults, origins = read_settings(app)
+    rows: list[list[str]] = []
+    for name, command in app.commands.items():
+        for parameter in command.params:
+            if not isinstance(parameter, click.Option) or parameter.name is None:
+                continue
+            variable = f"MOSTOOL_{name}_{parameter.name}".upper()
+            if variable in os.environ:
+                rows.append([f"{name}.{parameter.name}", os.environ[variable], variable])
+            elif parameter.name in defaults.get(name, {}):
+                rows.append(
+                    [f"{name}.{parameter.name}", str(defaults[name][parameter.name]), origins[name, parameter.name]]
+                )
+    header = ["option", "value", "origin"]
+    shown = rows if origin else [row[:2] for row in rows]
+    lines = table(header if origin else header[:2], shown) if rows else ["nothing is set; every option has its default"]
+    data = [dict(zip(header, row, strict=True)) for row in rows]
+    print_result(plain(data), [], lines, as_json=as_json, quiet=quiet)

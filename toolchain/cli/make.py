@@ -1,0 +1,374 @@
+"""The subcommands that make something: train, profile, search, export, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from toolchain.cli.app import app, common
+from toolchain.cli.output import ProgressPrinter, axes_in_words, mib, ms, percent, plain, print_result, table
+from toolchain.cli.values import COUNT, SIZE, TIME
+
+FOLDER = click.Path(path_type=Path, file_okay=True)
+FILE = click.Path(path_type=Path, exists=False)
+
+run_option = click.option("--run", "run_folder", type=FOLDER, help="A run's folder or its name in runs/. [newest]")
+seed_option = click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+
+
+@app.command()
+@click.option("--family", default="bert", show_default=True, help="Model family.")
+@click.option("--task", type=click.Choice(["classify", "mlm"]), default="classify", show_default=True)
+@click.option(
+    "--data",
+    type=FILE,
+    multiple=True,
+    help="Text: .txt or folders for mlm, .tsv .csv .jsonl for classify; also .gz. Repeatable. "
+    "[docstrings of this machine's Python]",
+)
+@click.option("--valid", type=FILE, multiple=True, help="Held-out data of its own. [a part of --data]")
+@click.option("--text-column", help="Column of the text. [found by name]")
+@click.option("--label-column", help="Column of the label. [found by name]")
+@click.option(
+    "--space",
+    default="small",
+    show_default=True,
+    help="A shipped space (tiny, small, base, supershaper) or a TOML file.",
+)
+@click.option("--mixture", type=click.Choice(["plain", "layer", "neuron"]), default="neuron", show_default=True)
+@click.option("--experts", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--recipe", type=click.Choice(["sandwich", "single-path"]), default="sandwich", show_default=True)
+@click.option("--updates", type=click.IntRange(1), default=2000, show_default=True, help="Optimizer updates.")
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Sequences a micro-batch.")
+@click.option("--accumulate", type=click.IntRange(1), default=1, show_default=True, help="Micro-batches an update.")
+@click.option("--sequence-length", type=click.IntRange(8), default=64, show_default=True, help="Tokens, at most.")
+@click.option("--learning-rate", type=float, default=1e-3, show_default=True, help="At the end of warm-up.")
+@click.option("--warmup-updates", type=click.IntRange(0), default=100, show_default=True)
+@click.option("--weight-decay", type=float, default=0.01, show_default=True)
+@click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.1, show_default=True)
+@click.option("--vocabulary-size", type=click.IntRange(64), default=8000, show_default=True, help="Tokens, at most.")
+@click.option("--evaluate-every", type=click.IntRange(1), default=200, show_default=True, help="Updates.")
+@seed_option
+@click.option("--out", type=FOLDER, help="The run's folder. [runs/NAME]")
+@click.option("--fresh", is_flag=True, help="Start anew; what is there is moved aside.")
+@common
+def train(as_json: bool, quiet: bool, **options: Any) -> None:
+    """Train a supernet. The same command goes on with a run that was stopped.
+
+    \b
+    mostool train --data reviews.tsv.gz
+    mostool train --task mlm --data corpus/ --updates 20000 --out runs/corpus
+    """
+    import msgspec
+
+    from toolchain.errors import UsageError
+    from toolchain.pipeline.project import Project
+    from toolchain.pipeline.train import Source, read_space, train_supernet
+    from toolchain.records import Mixture, Training
+
+    source = Source(
+        tuple(options.pop("data")), tuple(options.pop("valid")), options.pop("text_column"), options.pop("label_column")
+    )
+    space = read_space(options.pop("family"), options.pop("space"))
+    out, fresh = options.pop("out"), options.pop("fresh")
+    options.pop("debug")
+    try:
+        mixture = Mixture(kind=options.pop("mixture"), experts=options.pop("experts"))
+        training = msgspec.convert({**options, "mixture": mixture}, Training)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise UsageError("the training settings do not fit", why=str(error), hint="see mostool train --help") from error
+    with ProgressPrinter(quiet=quiet) as listener:
+        run = train_supernet(Project(Path()), source, space, training, out=out, fresh=fresh, listener=listener)
+    info = run.info
+    rows = [[name, percent(one.value), f"{one.loss:.3f}"] for name, one in info.metrics.items()]
+    lines = [
+        f"{run.folder}: {info.parameters:,} shared parameters, {info.space.size():,} subnets, {info.updates_done} updates",
+        *table(["subnet", next(iter(info.metrics.values())).metric.replace("_", " "), "loss"], rows),
+        f"next: mostool profile --device cpu --run {run.folder}",
+    ]
+    data = {"run": str(run.folder), "metrics": info.metrics, "data": info.data, "updates": info.updates_done}
+    print_result(plain(data), info.data.notes if as_json else [], lines, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+@click.option("--device", default="cpu", show_default=True, help="A target: see mostool devices list.")
+@run_option
+@click.option("--n", type=click.IntRange(1), default=40, show_default=True, help="Subnets the table is to hold.")
+@click.option("--arch", "given", multiple=True, help="Measure this architecture instead. Repeatable.")
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Sequences in one pass.")
+@click.option("--length", type=click.IntRange(1), help="Tokens in a sequence. [the run's longest, at most 128]")
+@click.option("--fresh", is_flag=True, help="Start a new table; the old one is moved aside.")
+@click.option("--retry-failed", is_flag=True, help="Measure again what could not be measured.")
+@common
+def profile(as_json: bool, quiet: bool, **options: Any) -> None:
+    """Measure subnets on a device; grow its latency table. What the table holds is not measured again.
+
+    \b
+    mostool profile --device cpu
+    mostool profile --device cpu --n 100 --length 32
+    """
+    from toolchain.pipeline.profile import profile as profile_run
+    from toolchain.pipeline.project import Project
+    from toolchain.pipeline.runs import Run
+    from toolchain.records import Workload
+    from toolchain.targets import read_target
+
+    project = Project(Path())
+    target = read_target(options["device"], project.root)
+    run = Run(project.find_run(options["run_folder"]))
+    length = options["length"] or min(run.info.space.fixed["maximum_length"], 128)
+    architectures = [run.read_architecture(one) for one in options["given"]]
+    run.remember(architectures)
+    with ProgressPrinter(quiet=quiet) as listener:
+        done = profile_run(
+            project,
+            run,
+            target,
+            Workload(batch=options["batch"], sequence_length=length),
+            n=options["n"],
+            architectures=architectures,
+            fresh=options["fresh"],
+            retry_failed=options["retry_failed"],
+            listener=listener,
+        )
+    failed = f", {done.failed} could not be measured" if done.failed else ""
+    lines = [f"{done.folder}: {done.measured_now} measured now, {done.timed} in all{failed}"]
+    if done.predictor is not None:
+        lines += error_in_words(done.predictor)
+    lines.append("next: mostool search --latency TIME")
+    data = {
+        "table": str(done.folder),
+        "measured_now": done.measured_now,
+        "timed": done.timed,
+        "failed": done.failed,
+        "environment": done.info.environment,
+        "predictor_error": done.predictor.error if done.predictor else None,
+    }
+    print_result(plain(data), done.repairs, lines, as_json=as_json, quiet=quiet)
+
+
+def error_in_words(predictor: Any) -> list[str]:
+    error = predictor.error
+    return [
+        f"predictor on {predictor.target}, {predictor.workload.slug}: held-out error {percent(error.mape)} (mean), "
+        f"{percent(error.worst)} (worst), {percent(error.within_10pct)} within 10 %, "
+        f"Kendall tau {error.kendall_tau:.2f}; n={error.n}, cross-validated"
+    ]
+
+
+@app.command()
+@run_option
+@click.option("--device", help="Whose latency table to search with. [the device profiled last]")
+@click.option("--latency", type=TIME, help="Limit at the median, like 80ms (us, ms, s).")
+@click.option("--size", type=SIZE, help="Limit of the model file, like 2MiB (kB, MB, KiB, MiB).")
+@click.option("--params", type=COUNT, help="Limit of the parameters, like 1.5M (k, M).")
+@click.option("--searcher", default="evolution", show_default=True, help="evolution or random.")
+@click.option("--evaluations", type=click.IntRange(1), default=100, show_default=True, help="Subnets to evaluate.")
+@seed_option
+@common
+def search(as_json: bool, quiet: bool, **options: Any) -> None:
+    """Find the best subnets under budgets. Exit code 3 when none keeps them.
+
+    \b
+    mostool search --latency 5ms
+    mostool search --latency 5ms --size 4MiB --params 1M
+    """
+    from toolchain.pipeline.project import Project
+    from toolchain.pipeline.runs import Run
+    from toolchain.pipeline.search import search as search_run
+    from toolchain.records import Budget
+
+    project = Project(Path())
+    run = Run(project.find_run(options["run_folder"]))
+    limits = {"latency_s": options["latency"], "size_bytes": options["size"], "parameters": options["params"]}
+    budgets = [Budget(metric=metric, limit=limit) for metric, limit in limits.items() if limit is not None]  # type: ignore[arg-type]
+    with ProgressPrinter(quiet=quiet) as listener:
+        found = search_run(
+            project,
+            run,
+            options["device"],
+            budgets,
+            searcher=options["searcher"],
+            evaluations=options["evaluations"],
+            seed=options["seed"],
+            listener=listener,
+        )
+    result = found.result
+    picked = {"winner": result.winner, "smallest": result.smallest, "largest": result.largest}
+    lines = [
+        *table(
+            ["subnet", "id", result.winner.quality.metric.replace("_", " "), "latency", "size", "parameters"],
+            [
+                [name, one.architecture.id, percent(one.quality.value), *_costs(one.costs)]
+                for name, one in picked.items()
+            ],
+        ),
+        f"winner: {axes_in_words(result.winner.architecture.axes)}",
+        f"quality measured on {result.winner.quality.n} validation items; latency predicted"
+        + (f" for {result.target}, {result.workload.slug}" if result.workload else "; no device was profiled"),
+        f"{len(result.evaluations)} subnets evaluated, {len(result.front)} on the front: {run.search_folder / 'result.json'}",
+        "next: mostool export --format onnx",
+    ]
+    data = {
+        "result": str(run.search_folder / "result.json"),
+        "winner": {"id": result.winner.architecture.id, **plain(result.winner)},
+        "smallest": result.smallest,
+        "largest": result.largest,
+        "budgets": result.budgets,
+        "evaluations": len(result.evaluations),
+        "front": [result.evaluations[index].architecture.id for index in result.front],
+    }
+    print_result(plain(data), found.warnings, lines, as_json=as_json, quiet=quiet)
+
+
+def _costs(costs: Any) -> list[str]:
+    latency = costs.get("latency_s")
+    return [ms(latency.value) if latency else "-", mib(costs["size_bytes"].value), f"{costs['parameters'].value:,.0f}"]
+
+
+@app.command()
+@click.option("--format", "format_", type=click.Choice(["onnx"]), default="onnx", show_default=True)
+@run_option
+@click.option("--arch", "given", help="JSON, a file, an id, smallest, largest. [the last search's winner]")
+@click.option("--device", help="Where the file is measured. [the search's device, else cpu]")
+@click.option("--batch", type=click.IntRange(1), help="Sequences in one pass. [the search's, else 1]")
+@click.option("--length", type=click.IntRange(1), help="Tokens in a sequence. [the search's, else the run's longest]")
+@click.option("--out", type=FOLDER, help="The bundle's folder. [bundles/RUN-ID]")
+@common
+def export(as_json: bool, quiet: bool, **options: Any) -> None:
+    """Compile a subnet into a bundle, and measure the file that ships on the device.
+
+    \b
+    mostool export --format onnx
+    mostool export --arch largest --out bundles/largest
+    """
+    from toolchain.pipeline.export import export as export_run
+    from toolchain.pipeline.project import Project
+    from toolchain.pipeline.runs import Run
+    from toolchain.records import Workload
+    from toolchain.targets import read_target
+
+    project = Project(Path())
+    run = Run(project.find_run(options["run_folder"]))
+    result = run.find_result()
+    searched = result.workload if result else None
+    architecture = run.read_architecture(options["given"] or "winner")
+    target = read_target(options["device"] or (result.target if result else None) or "cpu", project.root)
+    workload = Workload(
+        batch=options["batch"] or (searched.batch if searched else 1),
+        sequence_length=options["length"]
+        or (searched.sequence_length if searched else min(run.info.space.fixed["maximum_length"], 128)),
+    )
+    won = result is not None and result.winner.architecture == architecture
+    with ProgressPrinter(quiet=quiet) as listener:
+        made = export_run(
+            project,
+            run,
+            architecture,
+            target,
+            workload,
+            budgets=result.budgets if result and won else (),
+            out=options["out"],
+            listener=listener,
+        )
+    data = {"bundle": str(made.folder), "manifest": made.manifest}
+    print_result(
+        plain(data), made.warnings, manifest_in_words(made.folder, made.manifest), as_json=as_json, quiet=quiet
+    )
+
+
+def manifest_in_words(folder: Path, manifest: Any) -> list[str]:
+    latency, environment = manifest.latency, manifest.environment
+    p99 = f"; p99 {1e3 * latency.p99_s:.3f}" if latency.p99_s else ""
+    predicted = f", predicted {ms(manifest.predicted_s)}" if manifest.predicted_s else ""
+    lines = [
+        f"{folder}",
+        f"latency: {ms(latency.median_s)} ± {1e3 * latency.half_width_s:.3f} (p50{p99}; n={latency.n}) measured on "
+        f"{manifest.target}, {environment.engine} {environment.engine_version} {manifest.artifact.precision}, "
+        f"{manifest.threads} thread(s), batch {manifest.workload.batch} x {manifest.workload.sequence_length} tokens{predicted}",
+        f"quality: {manifest.quality}, measured on this file",
+        f"size: {mib(manifest.artifact.size_bytes)}, {manifest.artifact.parameters:,} parameters; "
+        f"parity: largest difference {manifest.artifact.parity_max_abs_error:.1e}",
+    ]
+    shown = {"latency_s": ms, "size_bytes": mib, "parameters": lambda value: f"{value:,.0f}"}
+    for outcome in manifest.budgets:
+        show = shown[outcome.budget.metric]
+        verdict = "met" if outcome.met else "MISSED"
+        lines.append(f"budget: {show(outcome.value)} {outcome.source}, limit {show(outcome.budget.limit)}: {verdict}")
+    return [*lines, f"next: mostool verify {folder}"]
+
+
+@app.command()
+@click.option("--out", type=FOLDER, default=Path("mostool-demo"), show_default=True, help="A folder for all of it.")
+@click.option("--device", default="cpu", show_default=True)
+@common
+def demo(out: Path, device: str, as_json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
+    """The whole path on built-in real input, in minutes: train, profile, search, export, verify, report."""
+    from toolchain.errors import MostoolError
+    from toolchain.files import disk_errors
+    from toolchain.pipeline.demo import demo as run_demo
+    from toolchain.pipeline.project import Project
+
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with ProgressPrinter(quiet=quiet) as listener:
+        made = run_demo(Project(out), device, listener)
+    passed = all(made.verdicts.values())
+    data = {
+        "passed": passed,
+        "verdicts": made.verdicts,
+        "bundle": str(made.exported.folder),
+        "report": str(made.report),
+        "manifest": made.exported.manifest,
+        "largest": made.largest,
+        "smallest": made.smallest,
+        "prediction_error": made.prediction_error,
+    }
+    warnings = [*made.searched.warnings, *made.exported.warnings]
+    print_result(plain(data), warnings, _demo_in_words(made, out), as_json=as_json, quiet=quiet)
+    if not passed:
+        failed = [name for name, held in made.verdicts.items() if not held]
+        raise MostoolError(
+            "the demo did not pass", why=f"not so: {'; '.join(failed)}", hint="on a busy machine, run it again"
+        )
+
+
+def _demo_in_words(made: Any, out: Path) -> list[str]:
+    manifest, result = made.exported.manifest, made.searched.result
+    latency = manifest.latency
+    rows = [
+        [
+            "winner",
+            percent(manifest.quality.value),
+            f"{ms(latency.median_s)} measured",
+            mib(manifest.artifact.size_bytes),
+        ],
+    ]
+    for name, quality, evaluation in (
+        ("largest", made.largest, result.largest),
+        ("smallest", made.smallest, result.smallest),
+    ):
+        cost = evaluation.costs
+        rows.append(
+            [name, percent(quality.value), f"{ms(cost['latency_s'].value)} predicted", mib(cost["size_bytes"].value)]
+        )
+    rows.append(["always the same answer", percent(manifest.trivial_quality or 0.0), "-", "-"])
+    budget = made.budget.limit
+    return [
+        "",
+        f"Which library does this docstring sentence come from? {len(manifest.labels)} libraries; quality on "
+        f"{manifest.quality.n} test sentences nobody trained or searched on.",
+        "",
+        *table(["subnet", "quality", "latency (p50)", "size"], rows),
+        "",
+        f"budget {ms(budget)} on {manifest.target} ({manifest.environment.cpu}, {manifest.threads} thread): "
+        f"predicted {ms(manifest.predicted_s)}, measured {ms(latency.median_s)} ± {1e3 * latency.half_width_s:.3f} "
+        f"(n={latency.n}), {100 * made.prediction_error:.1f} % apart",
+        *(f"{'yes' if held else 'NO ':3}  {name}" for name, held in made.verdicts.items()),
+        f"bundle: {made.exported.folder}",
+        f"report: {made.report}",
+        f"go on in {out}: mostool profile, mostool search, mostool export",
+        "PASS" if all(made.verdicts.values()) else "FAIL",
+    ]

@@ -1,0 +1,144 @@
+"""Results to stdout, for a person or as one JSON object; progress and remarks to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+
+from toolchain.errors import InfeasibleError, MostoolError
+from toolchain.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+SCHEMA = 1
+_PLAIN_EVERY_S = 5.0
+
+
+def print_result(data: object, warnings: Sequence[str], lines: Sequence[str], *, as_json: bool, quiet: bool) -> None:
+    """One JSON object, or the lines for a person; warnings go to stderr, in JSON into the object."""
+    if as_json:
+        envelope = {"schema": SCHEMA, "ok": True, "data": msgspec.to_builtins(data), "warnings": list(warnings)}
+        sys.stdout.write(json.dumps(envelope, ensure_ascii=False, allow_nan=False) + "\n")
+        return
+    for warning in warnings:
+        sys.stderr.write(f"warning: {warning}\n")
+    if not quiet:
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def print_failure(error: MostoolError, *, as_json: bool) -> None:
+    """What, why and what to do: on stderr, or as the JSON object on stdout."""
+    if as_json:
+        body = {"code": error.exit_code, "kind": error.kind, "message": str(error), "hint": error.hint}
+        envelope = {"schema": SCHEMA, "ok": False, "error": body, "warnings": []}
+        sys.stdout.write(json.dumps(envelope, ensure_ascii=False) + "\n")
+        return
+    prefix = "no answer" if isinstance(error, InfeasibleError) else "error"
+    sys.stderr.write(f"{prefix}: {error.what}\n")
+    if error.why:
+        sys.stderr.write(f"why: {error.why}\n")
+    if error.hint:
+        sys.stderr.write(f"hint: {error.hint}\n")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows under a header, columns aligned, words left and figures right."""
+    widths = [max(len(line[column]) for line in (header, *rows)) for column in range(len(header))]
+    return [_aligned(line, widths) for line in (header, ["-" * width for width in widths], *rows)]
+
+
+def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [
+        cell.rjust(width) if cell[:1].isdigit() and column else cell.ljust(width)
+        for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+    ]
+    return "  ".join(cells).rstrip()
+
+
+class ProgressPrinter:
+    """A listener that draws a bar on a terminal, and prints a line every few seconds elsewhere."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._bar: Bar | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._printed: dict[str, float] = {}
+        self._started: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        if not self._quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=20),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}", markup=False),
+            )
+            self._bar = Bar(*columns, console=Console(stderr=True))
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        if self._quiet:
+            return
+        if self._bar is not None:
+            if progress.stage not in self._tasks:
+                self._tasks[progress.stage] = self._bar.add_task(progress.stage, total=progress.total, note="")
+            self._bar.update(
+                self._tasks[progress.stage], completed=progress.done, total=progress.total, note=progress.note
+            )
+            return
+        now = time.monotonic()
+        self._started.setdefault(progress.stage, now)
+        finished = progress.done >= progress.total > 0
+        if finished or now - self._printed.get(progress.stage, -_PLAIN_EVERY_S) >= _PLAIN_EVERY_S:
+            self._printed[progress.stage] = now
+            elapsed = now - self._started[progress.stage]
+            left = elapsed / progress.done * (progress.total - progress.done) if progress.done else None
+            eta = "" if finished or left is None else f", {left:.0f} s left"
+            sys.stderr.write(
+                f"{progress.stage}: {progress.done}/{progress.total}, {elapsed:.0f} s{eta} {progress.note}".rstrip()
+                + "\n"
+            )
+
+
+def plain(value: object) -> Any:
+    """Records, paths and the like as JSON values."""
+    return msgspec.to_builtins(value, enc_hook=str)
+
+
+def ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.3f} ms"
+
+
+def mib(size_bytes: float) -> str:
+    return f"{size_bytes / 2**20:.2f} MiB"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def axes_in_words(axes: Mapping[str, int | tuple[int, ...]]) -> str:
+    return "; ".join(
+        f"{name} {value if isinstance(value, int) else '/'.join(map(str, value))}" for name, value in axes.items()
+    )

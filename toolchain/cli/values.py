@@ -1,0 +1,38 @@
+"""What people type, parsed at the door: 80ms, 2MiB, 1.5M."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+import click
+
+_TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+_SIZES = {"b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30}
+_COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+_NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+
+
+class _Quantity(click.ParamType):
+    """A number with a unit; the value handed on is in `units` of 1."""
+
+    def __init__(self, name: str, units: Mapping[str, float], example: str) -> None:
+        self.name, self._units, self._example = name, units, example
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        match = _NUMBER.fullmatch(str(value))
+        if match is None or match[2].lower() not in self._units:
+            units = ", ".join(unit for unit in self._units if unit)
+            self.fail(f"{value!r} is no {self.name}: write it like {self._example} (units: {units})", param, ctx)
+        number = float(match[1]) * self._units[match[2].lower()]
+        if not 0 < number < math.inf:
+            self.fail(f"{value!r} is no {self.name}: it must be above zero", param, ctx)
+        return number
+
+
+TIME = _Quantity("time", _TIMES, "80ms")
+SIZE = _Quantity("size", _SIZES, "2MiB")
+COUNT = _Quantity("count", _COUNTS, "1.5M")
