@@ -1,4 +1,4 @@
-"""The bundle: a folder that ships. Model, tokenizer, manifest with every file's sha256, model card, runnable example."""
+"""The bundle: a folder that ships. Model, tokenizer, manifest with every file's sha256, model card, example to run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 from toolchain.errors import IntegrityError, UsageError
 from toolchain.export.card import render_card
 from toolchain.export.parity import Checks, save_checks
-from toolchain.files import disk_errors, inside, sha256_file, write_text
+from toolchain.files import disk_errors, inside, sha256_file, sync_folder, write_bytes, write_text
 from toolchain.records import Manifest, read_record, write_record
 
 MANIFEST_FILE = "manifest.json"
@@ -25,6 +25,8 @@ def write_bundle(
 ) -> Manifest:
     """Build the bundle beside `folder` and put it in place when it is whole; a bundle that stood there is replaced.
 
+    Until then what stood there stays as it was, and it is put back where the last step fails.
+
     Args:
         manifest: complete but for `files`, which is filled here.
         examples: texts for the example to run on when it is given none.
@@ -32,6 +34,7 @@ def write_bundle(
     Raises:
         UsageError: `folder` holds something that is not a bundle.
     """
+    folder = folder.resolve()
     if folder.exists() and not (folder / MANIFEST_FILE).is_file():
         raise UsageError(f"{folder} is there and is not a bundle", hint="choose another place with --out")
     with disk_errors(folder):
@@ -39,25 +42,34 @@ def write_bundle(
         part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
         try:
             part.chmod(0o755)
-            shutil.copyfile(model, part / manifest.artifact.file)
-            shutil.copyfile(tokenizer, part / "tokenizer.json")
-            shutil.copyfile(Path(__file__).with_name(_EXAMPLE_FILE), part / _EXAMPLE_FILE)
+            write_bytes(part / manifest.artifact.file, model.read_bytes())
+            write_bytes(part / "tokenizer.json", tokenizer.read_bytes())
+            write_bytes(part / _EXAMPLE_FILE, Path(__file__).with_name(_EXAMPLE_FILE).read_bytes())
             save_checks(checks, part / CHECKS_FILE)
             write_text(part / "examples.json", json.dumps(examples, ensure_ascii=False, indent=2) + "\n")
             write_text(part / "README.md", render_card(manifest))
             files = {path.name: sha256_file(path) for path in sorted(part.iterdir())}
             manifest = msgspec.structs.replace(manifest, files=files)
             write_record(part / MANIFEST_FILE, manifest)
-            if folder.exists():
-                old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
-                folder.replace(old)
-                part.replace(folder)
-                shutil.rmtree(old)
-            else:
-                part.replace(folder)
+            _put_in_place(part, folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return manifest
+
+
+def _put_in_place(part: Path, folder: Path) -> None:
+    if not folder.exists():
+        part.replace(folder)
+    else:
+        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
+        folder.replace(old)
+        try:
+            part.replace(folder)
+        except BaseException:
+            old.replace(folder)
+            raise
+        shutil.rmtree(old)
+    sync_folder(folder.parent)
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -7,7 +7,8 @@ from toolchain.records import BudgetOutcome, Manifest
 
 def render_card(manifest: Manifest) -> str:
     """Markdown; every figure says where it comes from."""
-    artifact, latency, environment = manifest.artifact, manifest.latency, manifest.environment
+    artifact, latency = manifest.artifact, manifest.latency
+    environment, workload, data = manifest.environment, manifest.workload, manifest.data
     axes = "\n".join(f"- {name}: {_entries(value)}" for name, value in artifact.architecture.axes.items())
     labels = (
         f"It answers with one of {len(manifest.labels)} labels: {', '.join(manifest.labels)}."
@@ -21,19 +22,20 @@ def render_card(manifest: Manifest) -> str:
         else ""
     )
     budgets = "\n".join(_budget(outcome) for outcome in manifest.budgets) or "- none was set"
-    notes = "".join(f"- {note}\n" for note in manifest.data.notes)
+    notes = "".join(f"- {note}\n" for note in data.notes)
     return f"""# {manifest.name}
 
 A Transformer encoder, cut out of a Mixture-of-Supernets by mostool. {labels}
 
 ## Use
 `python run_example.py "your text"` (needs onnxruntime, numpy and tokenizers). `mostool verify .` checks this folder.
-Inputs `input_ids` and `attention_mask`, int64 [batch, sequence], at most {manifest.maximum_length} tokens; output `logits`.
+Inputs `input_ids` and `attention_mask`, int64 [batch, sequence], at most {manifest.maximum_length} tokens;
+output `logits`.
 
 ## Speed and size
-- {_ms(latency.median_s)} ± {_ms(latency.half_width_s)} (p50; n={latency.n}) measured on {manifest.target}: {environment.cpu},
-  {environment.engine} {environment.engine_version}, {artifact.precision}, {manifest.threads} thread(s), batch {manifest.workload.batch},
-  {manifest.workload.sequence_length} tokens{predicted}
+- {_ms(latency.median_s)} ± {_ms(latency.half_width_s)} (p50; n={latency.n}) measured on {manifest.target}:
+  {environment.cpu}, {environment.engine} {environment.engine_version}, {artifact.precision},
+  {manifest.threads} thread(s), batch {workload.batch}, {workload.sequence_length} tokens{predicted}
 - {artifact.size_bytes / 2**20:.2f} MiB, {artifact.parameters:,} parameters (counted)
 
 ## Budgets
@@ -46,10 +48,10 @@ Inputs `input_ids` and `attention_mask`, int64 [batch, sequence], at most {manif
 {axes}
 
 ## Data
-{manifest.data.title}: {manifest.data.train} training, {manifest.data.validation} validation, {manifest.data.test} test items.
+{data.title}: {data.train} training, {data.validation} validation, {data.test} test items.
 {notes}
-The data's own licence holds for what was learned from it; mostool does not know it. Not checked: fairness, safety, or any
-use but the task above.
+The data's own licence holds for what was learned from it; mostool does not know it. Not checked: fairness, safety, or
+any use but the task above.
 """
 
 
@@ -57,7 +59,8 @@ def _budget(outcome: BudgetOutcome) -> str:
     metric, value = outcome.budget.metric, outcome.value
     verdict = "met" if outcome.met else "MISSED"
     if metric == "latency_s":
-        return f"- latency: {_ms(value)} {outcome.source}, limit {_ms(outcome.budget.limit)} on {outcome.budget.target}: {verdict}"
+        limit = f"limit {_ms(outcome.budget.limit)} on {outcome.budget.target}"
+        return f"- latency: {_ms(value)} {outcome.source}, {limit}: {verdict}"
     if metric == "size_bytes":
         return f"- size: {value / 2**20:.2f} MiB, limit {outcome.budget.limit / 2**20:.2f} MiB: {verdict}"
     return f"- parameters: {value:,.0f}, limit {outcome.budget.limit:,.0f}: {verdict}"

@@ -77,11 +77,11 @@ def _trace(subnet: nn.Module, checks: Checks) -> bytes:
     with warnings.catch_warnings():
         # The tracing exporter is announced to go; why it is still the right one: README.md.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
         torch.onnx.export(
             subnet,
             example,
-            stream,
+            stream,  # type: ignore[arg-type]  # the tracing exporter takes streams, its annotation does not say so
             dynamo=False,
             opset_version=OPSET,
             # Folding writes the tied embedding twice; ONNX Runtime folds when it loads.

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from toolchain.errors import IntegrityError, ParityError
+from toolchain.export.session import RUNTIME_ERRORS
 from toolchain.files import replacing
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class Checks(NamedTuple):
 
 
 def build_checks(subnet: nn.Module, ids: npt.NDArray[np.int64], padding: int) -> Checks:
-    """Checks on rows of real token ids [n, t], n >= 4: alone and together, short and full, padded in every pattern."""
+    """Checks on rows of real token ids [n, t]: alone and together, short and full, padded in every pattern."""
+    ids = np.resize(ids, (max(4, len(ids)), ids.shape[1]))  # fewer than four rows are repeated
     lengths = (ids != padding).sum(axis=1)
     longest = ids[[int(lengths.argmax())]]
     several = ids[:3, : max(2, int(lengths[:3].max()))]
@@ -59,18 +61,23 @@ def check_parity(session: Any, checks: Checks, tolerance: float = TOLERANCE) -> 
         session: an onnxruntime.InferenceSession, or anything with its `run`.
 
     Raises:
-        ParityError: it exceeds `tolerance`, or an output is not finite; names the first check that fails.
+        ParityError: it exceeds `tolerance`, an output is not finite, or a check does not run; names the first.
     """
     worst = 0.0
     for number, (one, expected) in enumerate(zip(checks.inputs, checks.expected, strict=True)):
-        logits = session.run(None, dict(one))[0]
         shape = "x".join(map(str, one["input_ids"].shape))
+        try:
+            logits = session.run(None, dict(one))[0]
+        except RUNTIME_ERRORS as fault:
+            raise ParityError(
+                f"check {number} ({shape} tokens) does not run", why=str(fault).splitlines()[0]
+            ) from fault
         if not np.isfinite(logits).all():
             raise ParityError(f"check {number} ({shape} tokens) gives outputs that are not finite", hint="export again")
         if logits.shape[:-1] != expected.shape[:-1] or logits.shape[-1] < expected.shape[-1]:
             raise ParityError(f"check {number} ({shape} tokens) gives shape {logits.shape}", hint="export again")
         error = float(np.abs(logits[..., : expected.shape[-1]] - expected).max())
-        if error > tolerance:
+        if not error <= tolerance:  # NaN is no agreement
             raise ParityError(
                 f"the file and the module disagree on check {number} ({shape} tokens)",
                 why=f"largest difference {error:.2e}, allowed {tolerance:.0e}",
@@ -94,10 +101,12 @@ def load_checks(path: Path) -> Checks:
     try:
         tensors = load_file(path)
         count = len(tensors) // 3
+        if count == 0:
+            raise IntegrityError(f"{path} holds no parity checks", hint="get the bundle again")
         inputs = [{name: tensors[f"{n}.{name}"] for name in ("input_ids", "attention_mask")} for n in range(count)]
         return Checks(inputs, [tensors[f"{n}.logits"] for n in range(count)])
     except (SafetensorError, KeyError) as error:
-        raise IntegrityError(f"{path} holds no parity checks", why=str(error)) from error
+        raise IntegrityError(f"{path} holds no parity checks", why=str(error), hint="get the bundle again") from error
 
 
 def _whole(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

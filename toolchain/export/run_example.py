@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer  # type: ignore[import-untyped]
 
 HERE = Path(__file__).resolve().parent
 
 
-def main(texts):
+def main(texts: list[str]) -> None:
     manifest = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))
     tokenizer = Tokenizer.from_file(str(HERE / "tokenizer.json"))
     tokenizer.enable_truncation(manifest["maximum_length"])
@@ -45,9 +46,10 @@ def main(texts):
                 print("  [MASK] =", ", ".join(f"{tokenizer.id_to_token(int(i))} ({scores[i]:.1%})" for i in best))
 
 
-def softmax(logits):
+def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     shifted = np.exp(logits - logits.max())
-    return shifted / shifted.sum()
+    scores: npt.NDArray[np.float32] = shifted / shifted.sum()
+    return scores
 
 
 if __name__ == "__main__":

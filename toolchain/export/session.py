@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-_LOAD_ERRORS = (
+RUNTIME_ERRORS = (
     _state.Fail,
     _state.InvalidArgument,
     _state.InvalidGraph,
@@ -26,7 +26,7 @@ _LOAD_ERRORS = (
     _state.NotImplemented,
     _state.RuntimeException,
 )
-"""What ONNX Runtime raises for a model it cannot load; they share no base class but Exception."""
+"""What ONNX Runtime raises for a model it cannot load or run; they share no base class but Exception."""
 
 
 class TokenBatch(Protocol):
@@ -53,7 +53,7 @@ def open_session(model: bytes | Path, options: Mapping[str, str]) -> Any:
     source = model if isinstance(model, bytes) else str(model)
     try:
         return onnxruntime.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
-    except _LOAD_ERRORS as error:
+    except RUNTIME_ERRORS as error:
         raise IntegrityError("ONNX Runtime cannot load the model", why=str(error).splitlines()[0]) from error
 
 

@@ -1,8 +1,8 @@
 """Latency as a sum of what the work costs: one coefficient per kind of work, fitted on relative errors.
 
-The features are a family's (how many multiply-adds of each kind a pass takes, how many layers it has), so a coefficient
-is a cost: seconds per million multiply-adds, seconds per layer. Ridge keeps near-copies among the features in check; its
-strength is chosen by cross-validation, and the stated error comes from folds that the choice has not seen.
+The features are a family's (how many multiply-adds of each kind a pass takes, how many layers it has), so a
+coefficient is a cost: seconds per million multiply-adds, seconds per layer. Ridge keeps near-copies among the features
+in check; its strength is chosen by cross-validation, and the stated error comes from folds that choice has not seen.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def fit_predictor(
 ) -> PredictorInfo:
     """Fit on all rows; the held-out error and the interval come from cross-validation.
 
-    `interval` is relative: `COVERAGE` of held-out rows lay within latency * (1 ± interval) (split conformal, on the
-    cross-validated residuals; Vovk et al. 2005, Barber et al. 2021).
+    `interval` is relative to the prediction: `COVERAGE` of held-out rows lay within predicted * (1 ± interval) (split
+    conformal, on the cross-validated residuals; Vovk et al. 2005, Barber et al. 2021).
 
     Raises:
         UsageError: fewer than MINIMUM_ROWS rows, or they do not differ in latency.
@@ -74,7 +74,6 @@ def fit_predictor(
     scaled = matrix / scale
     ridge = _best_ridge(scaled, latency)
     held_out = _held_out(scaled, latency)
-    relative = np.abs(held_out - latency) / latency
     return PredictorInfo(
         kind="linear",
         target=target,
@@ -87,7 +86,7 @@ def fit_predictor(
         scale=tuple(map(float, scale)),
         ridge=ridge,
         error=_error(latency, held_out),
-        interval=_conformal(relative),
+        interval=_conformal(np.abs(latency - held_out) / held_out),
         coverage=COVERAGE,
         points=tuple((row.id, float(row.latency_s), float(guess)) for row, guess in zip(rows, held_out, strict=True)),
     )
@@ -96,9 +95,14 @@ def fit_predictor(
 def predict_s(info: PredictorInfo, features: Sequence[dict[str, float]]) -> Floats:
     """Predicted seconds [n] of subnets by their features; never below a tenth of the fastest row it was fitted on."""
     matrix = np.array([[one[name] for name in info.features] for one in features])
-    floor = 0.1 * min(measured for _, measured, _ in info.points)
-    predicted: Floats = np.maximum(matrix / np.array(info.scale) @ np.array(info.coefficients), floor)
-    return predicted
+    fastest_s = min(measured for _, measured, _ in info.points)
+    return _floored(matrix / np.array(info.scale) @ np.array(info.coefficients), fastest_s)
+
+
+def _floored(predicted: Floats, fastest_s: float) -> Floats:
+    """Far outside its data a sum of costs may reach zero and below, which no latency does."""
+    floored: Floats = np.maximum(predicted, 0.1 * fastest_s)
+    return floored
 
 
 def _fit(scaled: Floats, latency: Floats, ridge: float) -> Floats:
@@ -134,7 +138,7 @@ def _held_out(scaled: Floats, latency: Floats) -> Floats:
     guesses = np.empty_like(latency)
     for fit, check in _folds(len(latency)).split(scaled):
         ridge = _best_ridge(scaled[fit], latency[fit])
-        guesses[check] = scaled[check] @ _fit(scaled[fit], latency[fit], ridge)
+        guesses[check] = _floored(scaled[check] @ _fit(scaled[fit], latency[fit], ridge), latency[fit].min())
     return guesses
 
 

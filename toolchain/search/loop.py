@@ -49,13 +49,16 @@ def search(
     rng: np.random.Generator,
     listener: ProgressListener,
 ) -> Found:
-    """Spend at most `evaluations` quality evaluations on distinct subnets that keep the budgets.
+    """Spend at most `evaluations` (at least 1) quality evaluations on distinct subnets that keep the budgets.
 
-    Ends early when the searcher has nothing new to offer that fits (a small space, walked through).
+    Ends early when the searcher has nothing new to offer that fits (a small space, walked through). The winner is the
+    best of the front: no other is better, and none as good is cheaper.
 
     Raises:
         InfeasibleError: no subnet keeps the budgets; names the nearest one and what would have to give.
     """
+    if evaluations < 1:
+        raise ValueError("a search takes at least one evaluation")
     seen: set[str] = set()
     done: list[Evaluation] = []
     pending = [fitting(space, budgets, costs, rng)]
@@ -87,16 +90,12 @@ def search(
         best = max(one.quality.value for one in done)
         listener(Progress("search", len(done), evaluations, f"best {100 * best:.1f} %"))
     # Ties in accuracy are common on a few hundred items: the loss breaks them, then the price.
-    winner = max(done, key=lambda one: (one.quality.value, -one.quality.loss, -one.costs[front_metric].value))
-    front = front_indices(
-        [one.quality.value for one in done], [one.costs[front_metric].value for one in done]
-    )
-    return Found(done, winner, front)
+    worth = [(one.quality.value, -one.quality.loss) for one in done]
+    front = front_indices(worth, [one.costs[front_metric].value for one in done])
+    return Found(done, winner=done[front[-1]], front=front)
 
 
-def fitting(
-    space: SearchSpace, budgets: Sequence[Budget], costs: Costs, rng: np.random.Generator
-) -> Architecture:
+def fitting(space: SearchSpace, budgets: Sequence[Budget], costs: Costs, rng: np.random.Generator) -> Architecture:
     """Some architecture that keeps all budgets: descends on the violation, starting from the extremes and random draws.
 
     Raises:
@@ -106,8 +105,10 @@ def fitting(
     best: tuple[float, Architecture, Mapping[str, Cost]] | None = None
     for _ in range(_DESCENT_ROUNDS):
         priced = sorted(
-            ((violation(cost, budgets), architecture.id, architecture, cost)
-             for architecture, cost in zip(pool, costs(pool), strict=True)),
+            (
+                (violation(cost, budgets), architecture.id, architecture, cost)
+                for architecture, cost in zip(pool, costs(pool), strict=True)
+            ),
             key=lambda one: one[:2],
         )
         if best is None or priced[0][0] < best[0]:
@@ -115,9 +116,7 @@ def fitting(
         if best[0] == 0:
             return best[1]
         parents = [architecture for _, _, architecture, _ in priced[: _DESCENT_WIDTH // 4]]
-        children = [
-            space.mutate(parents[int(rng.integers(len(parents)))], rng, 0.2) for _ in range(_DESCENT_WIDTH)
-        ]
+        children = [space.mutate(parents[int(rng.integers(len(parents)))], rng, 0.2) for _ in range(_DESCENT_WIDTH)]
         pool = [*parents, *children]
     if best is None:
         raise ValueError("the descent has at least one round")

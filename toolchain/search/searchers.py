@@ -1,4 +1,4 @@
-"""Searchers: `ask` for architectures worth looking at, `tell` what they were worth. They never measure and never train."""
+"""Searchers: `ask` for architectures worth a look, `tell` what they were worth. They never measure and never train."""
 
 from __future__ import annotations
 

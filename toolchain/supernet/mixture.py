@@ -16,6 +16,11 @@ from torch import Tensor, nn
 from toolchain.records import Mixture, MixtureKind
 
 
+def expert_count(mixture: Mixture) -> int:
+    """How many weights are mixed: 1 is plain sharing, by whichever name, and has no router."""
+    return 1 if mixture.kind == "plain" else mixture.experts
+
+
 class Router(nn.Module):
     """Architecture encoding z [z_size] -> mixing coefficients, a convex combination of the experts.
 
@@ -49,7 +54,7 @@ class MixedLinear(nn.Module):
 
     def __init__(self, outputs: int, inputs: int, mixture: Mixture, std: float) -> None:
         super().__init__()
-        experts = 1 if mixture.kind == "plain" else mixture.experts
+        experts = expert_count(mixture)
         self.weight = nn.Parameter(_expert_weights(experts, outputs, inputs, mixture.expert_correlation, std))
         self.bias = nn.Parameter(torch.zeros(experts, outputs))
 

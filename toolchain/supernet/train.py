@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from toolchain.errors import IntegrityError, MostoolError, UsageError
 from toolchain.progress import Progress, ProgressListener
@@ -96,30 +96,31 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate
         torch.manual_seed(_mixed_seed(training.seed, update))
-        values = _step(supernet.train(), optimizer, architectures, batches(update), training.gradient_clip)
+        optimizer.zero_grad(set_to_none=True)
+        values = _add_gradients(supernet.train(), architectures, batches(update))
+        norm = nn.utils.clip_grad_norm_(supernet.parameters(), training.gradient_clip)
         update += 1
-        if not all(math.isfinite(value) for value in values.values()):
-            raise MostoolError(
-                f"the loss is not finite at update {update}",
-                why=", ".join(f"{name} {value}" for name, value in values.items()),
-                hint="lower --learning-rate or raise --warmup-updates; the last good state is kept",
-            )
+        _require_finite(update, values | {"gradient": float(norm)})
+        optimizer.step()
         losses.add(values)
         listener(Progress("train", update, training.updates, losses.note()))
         looked = update % training.evaluate_every == 0 or update == training.updates
         if looked:
-            quality = {"largest": space.largest(), "smallest": space.smallest()}
+            extremes = {"largest": space.largest(), "smallest": space.smallest()}
+            quality = {name: validate(supernet.eval(), subnet) for name, subnet in extremes.items()}
+            _require_finite(update, {f"{name} validation": seen.loss for name, seen in quality.items()})
             curve.append(
                 TrainingPoint(
                     update=update,
                     seconds=elapsed_s(),
                     learning_rate=rate,
                     losses=losses.take(),
-                    quality={name: validate(supernet.eval(), subnet) for name, subnet in quality.items()},
+                    quality=quality,
                     mixture=supernet.mixture_figures(),
                 )
             )
         if looked or time.perf_counter() - saved_at > _CHECKPOINT_EVERY_S:
+            _require_finite(update, {"largest weight": _largest(supernet)})
             state = _save(folder, digest, update, elapsed_s(), curve, supernet, optimizer)
             saved_at = time.perf_counter()
     if state is None:
@@ -149,15 +150,10 @@ def to_batch(arrays: TokenBatch) -> Batch:
     return Batch(torch.from_numpy(arrays.ids), torch.from_numpy(arrays.attention_mask), positions)
 
 
-def _step(
-    supernet: Supernet,
-    optimizer: torch.optim.Optimizer,
-    architectures: Mapping[str, Architecture],
-    micro_batches: Sequence[TokenBatch],
-    gradient_clip: float,
+def _add_gradients(
+    supernet: Supernet, architectures: Mapping[str, Architecture], micro_batches: Sequence[TokenBatch]
 ) -> dict[str, float]:
-    """One update; the mean loss of each architecture over the micro-batches."""
-    optimizer.zero_grad(set_to_none=True)
+    """Add the gradient of the mean loss over all architectures; each one's mean loss over the micro-batches."""
     losses = dict.fromkeys(architectures, 0.0)
     share = 1 / (len(architectures) * len(micro_batches))
     for arrays in micro_batches:
@@ -166,16 +162,32 @@ def _step(
             loss = torch.nn.functional.cross_entropy(supernet(batch, architecture), targets)
             (loss * share).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             losses[name] += float(loss.detach()) / len(micro_batches)
-    torch.nn.utils.clip_grad_norm_(supernet.parameters(), gradient_clip)
-    optimizer.step()
     return losses
+
+
+def _require_finite(update: int, figures: Mapping[str, float]) -> None:
+    wrong = [f"{name} {value}" for name, value in figures.items() if not math.isfinite(value)]
+    if wrong:
+        raise MostoolError(
+            f"the loss, its gradient or the weights are not finite at update {update}",
+            why=", ".join(wrong),
+            hint="lower --learning-rate or raise --warmup-updates; the last good state is kept",
+        )
+
+
+def _largest(supernet: Supernet) -> float:
+    """The largest weight by absolute value; NaN where there is one."""
+    with torch.no_grad():
+        return float(torch.stack([parameter.abs().max() for parameter in supernet.parameters()]).max())
 
 
 def _build_optimizer(supernet: Supernet, training: Training) -> torch.optim.Optimizer:
     """AdamW; biases, norms and routers are not decayed."""
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for name, parameter in supernet.named_parameters():
-        (decayed if parameter.dim() > 1 and "routers" not in name else free).append(parameter)
+        matrix = parameter.dim() > 1 and not name.endswith("bias")  # the biases of experts have two dimensions
+        (decayed if matrix and "routers" not in name else free).append(parameter)
     groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": free, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=training.learning_rate, betas=(0.9, 0.98), fused=True)
 

@@ -59,7 +59,8 @@ class TrainingBatches:
     def _shuffled(self, epoch: int, batches: int) -> list[Ints]:
         rng = np.random.default_rng((self._training.seed, 0, epoch))
         size = self._training.batch_size
-        rows = rng.permutation(len(self._split.ids))
+        # What does not fill a batch is left out here, at random: after the sorting it would always be the longest.
+        rows = rng.permutation(len(self._split.ids))[: batches * size]
         pool = size * _POOL_BATCHES
         pooled = [
             part[np.argsort(self._lengths[part], kind="stable")]

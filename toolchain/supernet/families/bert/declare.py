@@ -7,12 +7,13 @@ embeddings and of the backbone that hidden widths are sliced from), `head_width`
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
 
-from toolchain.errors import UsageError
+from toolchain.errors import UsageError, unknown_name
 from toolchain.records import Workload
 from toolchain.space import Architecture, Axis, SearchSpace
 
@@ -80,6 +81,11 @@ SPACES: Mapping[str, SearchSpace] = {
 }
 
 
+_AXES = ("depth", "hidden", "heads", "ffn")
+_DECLARED_SIZES = ("width", "head_width")
+_RESOLVED_SIZES = ("vocabulary_size", "labels", "maximum_length")
+
+
 class Layer(NamedTuple):
     """The sizes of one Transformer layer; `attention` is the summed width of its heads."""
 
@@ -100,24 +106,36 @@ def layers(space: SearchSpace, architecture: Architecture) -> list[Layer]:
 
 
 def check_space(space: SearchSpace) -> None:
-    """Raise UsageError where a space does not describe encoders."""
-    for name in ("depth", "hidden", "heads", "ffn"):
-        axis = space.axis(name)
-        if axis.per != (None if name == "depth" else "depth"):
-            raise UsageError(f"space {space.name!r}: axis {name!r} must be per {'network' if axis.per else 'depth'}")
-    for name in ("width", "head_width"):
-        if space.fixed.get(name, -1) < 0:
-            raise UsageError(f"space {space.name!r} lacks the fixed size {name!r}")
+    """Raise UsageError, naming the axis or size, where a space does not describe encoders."""
+    _check_names(space)
+    for axis in space.axes:
+        if axis.per != (None if axis.name == "depth" else "depth"):
+            per = "no `per`: it is one number for the network" if axis.per else 'per = "depth"'
+            raise UsageError(f"space {space.name!r}: axis {axis.name!r} must have {per}")
     if space.axis("hidden").choices[-1] > space.fixed["width"]:
-        raise UsageError(f"space {space.name!r}: a hidden width exceeds the width {space.fixed['width']}")
+        raise UsageError(f"space {space.name!r}: a choice of 'hidden' exceeds the width {space.fixed['width']}")
     if space.fixed["head_width"] == 0:
-        for hidden in space.axis("hidden").choices:
-            for heads in space.axis("heads").choices:
-                if hidden % heads:
-                    raise UsageError(
-                        f"space {space.name!r}: {heads} heads do not divide the hidden width {hidden}",
-                        hint="give the space a head_width, or widths that its heads divide",
-                    )
+        for hidden, heads in itertools.product(space.axis("hidden").choices, space.axis("heads").choices):
+            if hidden % heads:
+                raise UsageError(
+                    f"space {space.name!r}: {heads} 'heads' do not divide the 'hidden' width {hidden}",
+                    hint="give the space a head_width, or widths that its heads divide",
+                )
+
+
+def _check_names(space: SearchSpace) -> None:
+    """Exactly the axes and sizes of this family: what it does not know would make equal networks look different."""
+    axes = {axis.name for axis in space.axes}
+    for name in sorted(axes - set(_AXES)):
+        raise unknown_name(f"axis of the space {space.name!r}", name, _AXES)
+    for name in sorted(space.fixed.keys() - set(_DECLARED_SIZES + _RESOLVED_SIZES)):
+        raise unknown_name(f"fixed size of the space {space.name!r}", name, _DECLARED_SIZES)
+    for name in _AXES:
+        if name not in axes:
+            raise UsageError(f"space {space.name!r} lacks the axis {name!r}")
+    for name in _DECLARED_SIZES:
+        if space.fixed.get(name, -1) < 0:
+            raise UsageError(f"space {space.name!r} lacks the fixed size {name!r}, a whole number from 0")
 
 
 def resolve(space: SearchSpace, *, vocabulary_size: int, labels: int, maximum_length: int) -> SearchSpace:
@@ -151,7 +169,7 @@ def features(space: SearchSpace, architecture: Architecture, workload: Workload)
     return {
         "pass": 1.0,
         "layers": float(len(stack)),
-        "links": million * tokens * sum(a * b for a, b in zip(widths, widths[1:], strict=False)),
+        "links": million * tokens * sum(a * b for a, b in itertools.pairwise(widths)),
         "projections": million * tokens * sum(4 * layer.hidden * layer.attention for layer in stack),
         "attention": million * pairs * sum(2 * layer.attention for layer in stack),
         "softmax": million * pairs * sum(layer.heads for layer in stack),

@@ -1,8 +1,9 @@
 """The encoder: BERT's post-norm layers, each at its own width between bottlenecks, and two heads.
 
-In the supernet every layer l has an input bottleneck I_l (width -> hidden) and an output bottleneck O_l (hidden -> width).
-Nothing but these two stands between one layer and the next, so a subnet holds their product, one hidden_l x hidden_{l+1}
-matrix, and the last O with the head's first matrix likewise. Source of the form: SuperShaper, arXiv 2110.04711.
+In the supernet every layer l has an input bottleneck I_l (width -> hidden) and an output bottleneck O_l (hidden ->
+width). Nothing but these two stands between one layer and the next, so a subnet holds their product, one
+hidden_l x hidden_{l+1} matrix, and the last O with the head's first matrix likewise. Source of the form: SuperShaper,
+arXiv 2110.04711.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from toolchain.records import Mixture
 from toolchain.space import Architecture, SearchSpace
 from toolchain.supernet.families.bert.declare import Layer, layers
-from toolchain.supernet.mixture import MixedLinear, Router, mixture_state
+from toolchain.supernet.mixture import MixedLinear, Router, expert_count, mixture_state
 from toolchain.supernet.module import Subnet, Supernet
 
 _MASKED = -10000.0
@@ -118,7 +119,7 @@ class MaskedWords(nn.Module):
         return F.linear(self.norm(F.gelu(self.dense(x))), self.word.weight, self.bias)
 
 
-# -- the supernet: full-size weights, from which `fold` makes a subnet's ------------------------------------------------
+# -- the supernet: full-size weights, from which `fold` makes a subnet's -----------------------------------------------
 
 
 class EncoderSupernet(Supernet):
@@ -158,7 +159,7 @@ class EncoderSupernet(Supernet):
         return weights | cast("_Norm", self.head).fold("head.norm", None) | {"head.bias": self.head_bias}
 
     def mixture_figures(self) -> dict[str, float]:
-        if self.mixture.kind == "plain":
+        if expert_count(self.mixture) == 1:
             return {}
         z = self.encoding(self.space.largest())
         states = [state for layer in self.layers for state in cast("_SuperLayer", layer).mixture_states(z)]
@@ -183,9 +184,9 @@ class _SuperLayer(nn.Module):
         self.fc1, self.fc2 = MixedLinear(ffn, hidden, mixture, std), MixedLinear(hidden, ffn, mixture, std)
         # Layer-wise, one router serves both linears; neuron-wise, each has its own.
         self.routers = nn.ModuleList()
-        if mixture.kind == "layer":
+        if expert_count(mixture) > 1 and mixture.kind == "layer":
             self.routers.append(Router("layer", z_size, 1, mixture))
-        elif mixture.kind == "neuron":
+        elif expert_count(mixture) > 1:
             self.routers.extend(Router("neuron", z_size, rows, mixture) for rows in (ffn, hidden))
 
     def fold(self, name: str, size: Layer, z: Tensor) -> dict[str, Tensor]:
