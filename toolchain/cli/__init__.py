@@ -27,7 +27,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Threads that wait by spinning make training several times slower on a machine that is also busy otherwise.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = list(sys.argv[1:] if argv is None else argv)
-    as_json, debug = "--json" in arguments, "--debug" in arguments
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -40,24 +39,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         sys.stderr.write("interrupted; the same command goes on where this one stopped\n")
         return INTERRUPTED
-    except MostoolError as error:
-        if debug:
+    except (MostoolError, click.ClickException, OSError, MemoryError) as error:
+        if "--debug" in arguments:
             traceback.print_exc()
-        print_failure(error, as_json=as_json)
-        return error.exit_code
-    except click.ClickException as error:
-        failure = _usage(error)
-        print_failure(failure, as_json=as_json)
+        failure = _in_our_words(error)
+        print_failure(failure, as_json="--json" in arguments)
         return failure.exit_code
-    except OSError as error:
-        if debug:
-            traceback.print_exc()
-        print_failure(_system(error), as_json=as_json)
-        return 1
-    except MemoryError:
-        print_failure(MostoolError("out of memory", hint="use a smaller space or batch"), as_json=as_json)
-        return 1
     return 0
+
+
+def _in_our_words(error: Exception) -> MostoolError:
+    if isinstance(error, MostoolError):
+        return error
+    if isinstance(error, click.ClickException):
+        return _usage(error)
+    if isinstance(error, OSError):
+        return _system(error)
+    return MostoolError("out of memory", hint="use a smaller space or batch")
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -26,7 +26,7 @@ Each command says more with --help. Every option can stand in mostool.toml or in
 class _Group(click.Group):
     """Subcommands in the order of the work, and the nearest name for one that does not exist."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click names it
         return list(self.commands)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from toolchain.cli.app import app, common
-from toolchain.cli.output import ProgressPrinter, axes_in_words, mib, ms, percent, plain, print_result, table
+from toolchain.cli.output import ProgressPrinter, axes_in_words, in_units, mib, ms, percent, plain, print_result, table
 from toolchain.cli.values import COUNT, SIZE, TIME
 
 FOLDER = click.Path(path_type=Path, file_okay=True)
@@ -84,7 +84,8 @@ def train(as_json: bool, quiet: bool, **options: Any) -> None:
     info = run.info
     rows = [[name, percent(one.value), f"{one.loss:.3f}"] for name, one in info.metrics.items()]
     lines = [
-        f"{run.folder}: {info.parameters:,} shared parameters, {info.space.size():,} subnets, {info.updates_done} updates",
+        f"{run.folder}: {info.updates_done} updates of {info.parameters:,} shared parameters, "
+        f"{info.space.size():,} subnets",
         *table(["subnet", next(iter(info.metrics.values())).metric.replace("_", " "), "loss"], rows),
         f"next: mostool profile --device cpu --run {run.folder}",
     ]
@@ -208,7 +209,8 @@ def search(as_json: bool, quiet: bool, **options: Any) -> None:
         f"winner: {axes_in_words(result.winner.architecture.axes)}",
         f"quality measured on {result.winner.quality.n} validation items; latency predicted"
         + (f" for {result.target}, {result.workload.slug}" if result.workload else "; no device was profiled"),
-        f"{len(result.evaluations)} subnets evaluated, {len(result.front)} on the front: {run.search_folder / 'result.json'}",
+        f"{len(result.evaluations)} subnets evaluated, {len(result.front)} on the front: "
+        f"{run.search_folder / 'result.json'}",
         "next: mostool export --format onnx",
     ]
     data = {
@@ -287,16 +289,16 @@ def manifest_in_words(folder: Path, manifest: Any) -> list[str]:
         f"{folder}",
         f"latency: {ms(latency.median_s)} ± {1e3 * latency.half_width_s:.3f} (p50{p99}; n={latency.n}) measured on "
         f"{manifest.target}, {environment.engine} {environment.engine_version} {manifest.artifact.precision}, "
-        f"{manifest.threads} thread(s), batch {manifest.workload.batch} x {manifest.workload.sequence_length} tokens{predicted}",
+        f"{manifest.threads} thread(s), batch {manifest.workload.batch} x {manifest.workload.sequence_length} tokens"
+        f"{predicted}",
         f"quality: {manifest.quality}, measured on this file",
         f"size: {mib(manifest.artifact.size_bytes)}, {manifest.artifact.parameters:,} parameters; "
         f"parity: largest difference {manifest.artifact.parity_max_abs_error:.1e}",
     ]
-    shown = {"latency_s": ms, "size_bytes": mib, "parameters": lambda value: f"{value:,.0f}"}
     for outcome in manifest.budgets:
-        show = shown[outcome.budget.metric]
-        verdict = "met" if outcome.met else "MISSED"
-        lines.append(f"budget: {show(outcome.value)} {outcome.source}, limit {show(outcome.budget.limit)}: {verdict}")
+        metric, verdict = outcome.budget.metric, "met" if outcome.met else "MISSED"
+        value, limit = in_units(metric, outcome.value), in_units(metric, outcome.budget.limit)
+        lines.append(f"budget: {value} {outcome.source}, limit {limit}: {verdict}")
     return [*lines, f"next: mostool verify {folder}"]
 
 

@@ -138,6 +138,13 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def in_units(metric: str, value: float) -> str:
+    """A cost as a person reads it."""
+    if metric == "latency_s":
+        return ms(value)
+    return mib(value) if metric == "size_bytes" else f"{value:,.0f} parameters"
+
+
 def axes_in_words(axes: Mapping[str, int | tuple[int, ...]]) -> str:
     return "; ".join(
         f"{name} {value if isinstance(value, int) else '/'.join(map(str, value))}" for name, value in axes.items()

@@ -14,7 +14,7 @@ _COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 _NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 
 
-class _Quantity(click.ParamType):
+class _Quantity(click.ParamType[float]):
     """A number with a unit; the value handed on is in `units` of 1."""
 
     def __init__(self, name: str, units: Mapping[str, float], example: str) -> None:

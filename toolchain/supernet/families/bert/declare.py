@@ -1,8 +1,9 @@
 """The spaces of the encoder family, and what a subnet costs. No torch here.
 
-Axes: `depth`, and per layer `hidden` (the width the layer works at), `heads` and `ffn`. Fixed sizes: `width` (of the
-embeddings and of the backbone that hidden widths are sliced from), `head_width` (0: hidden / heads, as in SuperShaper),
-`maximum_length`; `resolve` adds `vocabulary_size` and `labels` (0: masked-word head).
+Axes: `depth`; per layer `hidden` (the width the layer works at), `heads` and `ffn`; and, where a space has it,
+`embedding` (the width of the embeddings and of the head; else `width`).
+Fixed sizes: `width` (of the backbone between the layers), `head_width` (0: hidden / heads, as in SuperShaper);
+`resolve` adds `vocabulary_size`, `maximum_length` and `labels` (0: masked-word head).
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ def _space(
     hidden: tuple[int, ...],
     heads: tuple[int, ...],
     ffn: tuple[int, ...],
+    embedding: tuple[int, ...] = (),
 ) -> SearchSpace:
     axes = (
+        *([Axis("embedding", embedding)] if embedding else []),
         Axis("depth", depth),
         Axis("hidden", hidden, per="depth"),
         Axis("heads", heads, per="depth"),
@@ -44,6 +47,7 @@ SPACES: Mapping[str, SearchSpace] = {
             "tiny",
             width=128,
             head_width=32,
+            embedding=(16, 32, 64, 128),
             depth=(1, 2, 3),
             hidden=(16, 32, 64, 96, 128),
             heads=(1, 2, 4),
@@ -53,6 +57,7 @@ SPACES: Mapping[str, SearchSpace] = {
             "small",
             width=256,
             head_width=32,
+            embedding=(64, 128, 192, 256),
             depth=(2, 3, 4),
             hidden=(64, 128, 192, 256),
             heads=(2, 4, 8),
@@ -81,7 +86,7 @@ SPACES: Mapping[str, SearchSpace] = {
 }
 
 
-_AXES = ("depth", "hidden", "heads", "ffn")
+_NETWORK_AXES, _LAYER_AXES, _OPTIONAL_AXES = ("depth",), ("hidden", "heads", "ffn"), ("embedding",)
 _DECLARED_SIZES = ("width", "head_width")
 _RESOLVED_SIZES = ("vocabulary_size", "labels", "maximum_length")
 
@@ -93,6 +98,10 @@ class Layer(NamedTuple):
     heads: int
     attention: int
     ffn: int
+
+
+def embedding_width(space: SearchSpace, architecture: Architecture) -> int:
+    return architecture.number("embedding") if "embedding" in architecture.axes else space.fixed["width"]
 
 
 def layers(space: SearchSpace, architecture: Architecture) -> list[Layer]:
@@ -109,11 +118,13 @@ def check_space(space: SearchSpace) -> None:
     """Raise UsageError, naming the axis or size, where a space does not describe encoders."""
     _check_names(space)
     for axis in space.axes:
-        if axis.per != (None if axis.name == "depth" else "depth"):
+        if axis.per != ("depth" if axis.name in _LAYER_AXES else None):
             per = "no `per`: it is one number for the network" if axis.per else 'per = "depth"'
             raise UsageError(f"space {space.name!r}: axis {axis.name!r} must have {per}")
-    if space.axis("hidden").choices[-1] > space.fixed["width"]:
-        raise UsageError(f"space {space.name!r}: a choice of 'hidden' exceeds the width {space.fixed['width']}")
+        if axis.name in {"hidden", "embedding"} and axis.choices[-1] > space.fixed["width"]:
+            raise UsageError(
+                f"space {space.name!r}: a choice of {axis.name!r} exceeds the width {space.fixed['width']}"
+            )
     if space.fixed["head_width"] == 0:
         for hidden, heads in itertools.product(space.axis("hidden").choices, space.axis("heads").choices):
             if hidden % heads:
@@ -126,11 +137,12 @@ def check_space(space: SearchSpace) -> None:
 def _check_names(space: SearchSpace) -> None:
     """Exactly the axes and sizes of this family: what it does not know would make equal networks look different."""
     axes = {axis.name for axis in space.axes}
-    for name in sorted(axes - set(_AXES)):
-        raise unknown_name(f"axis of the space {space.name!r}", name, _AXES)
+    known = _NETWORK_AXES + _LAYER_AXES + _OPTIONAL_AXES
+    for name in sorted(axes - set(known)):
+        raise unknown_name(f"axis of the space {space.name!r}", name, known)
     for name in sorted(space.fixed.keys() - set(_DECLARED_SIZES + _RESOLVED_SIZES)):
         raise unknown_name(f"fixed size of the space {space.name!r}", name, _DECLARED_SIZES)
-    for name in _AXES:
+    for name in _NETWORK_AXES + _LAYER_AXES:
         if name not in axes:
             raise UsageError(f"space {space.name!r} lacks the axis {name!r}")
     for name in _DECLARED_SIZES:
@@ -146,7 +158,8 @@ def resolve(space: SearchSpace, *, vocabulary_size: int, labels: int, maximum_le
 
 def parameters(space: SearchSpace, architecture: Architecture) -> int:
     """How many numbers the materialized subnet holds; its embedding serves as the masked-word decoder too."""
-    width, vocabulary, labels = space.fixed["width"], space.fixed["vocabulary_size"], space.fixed["labels"]
+    width = embedding_width(space, architecture)
+    vocabulary, labels = space.fixed["vocabulary_size"], space.fixed["labels"]
     total = (vocabulary + space.fixed["maximum_length"] + 2) * width
     entering = width
     for layer in layers(space, architecture):
@@ -164,7 +177,8 @@ def features(space: SearchSpace, architecture: Architecture, workload: Workload)
     tokens = workload.batch * workload.sequence_length
     pairs = tokens * workload.sequence_length
     stack = layers(space, architecture)
-    widths = [space.fixed["width"], *(layer.hidden for layer in stack)]
+    embedding = embedding_width(space, architecture)
+    widths = [embedding, *(layer.hidden for layer in stack)]
     million = 1e-6
     return {
         "pass": 1.0,
@@ -176,5 +190,5 @@ def features(space: SearchSpace, architecture: Architecture, workload: Workload)
         "feed_forward": million * tokens * sum(2 * layer.hidden * layer.ffn for layer in stack),
         "activation": million * tokens * sum(layer.ffn for layer in stack),
         "normalisation": million * tokens * sum(layer.hidden for layer in stack),
-        "exit": million * (1 if space.fixed["labels"] else tokens) * widths[-1] * space.fixed["width"],
+        "exit": million * (workload.batch if space.fixed["labels"] else tokens) * widths[-1] * embedding,
     }

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from toolchain.records import Mixture
 from toolchain.space import Architecture, SearchSpace
-from toolchain.supernet.families.bert.declare import Layer, layers
+from toolchain.supernet.families.bert.declare import Layer, embedding_width, layers
 from toolchain.supernet.mixture import MixedLinear, Router, expert_count, mixture_state
 from toolchain.supernet.module import Subnet, Supernet
 
@@ -38,7 +38,7 @@ class Encoder(Subnet):
     def __init__(self, space: SearchSpace, architecture: Architecture, dropout: float) -> None:
         super().__init__()
         self.architecture = architecture
-        width, labels = space.fixed["width"], space.fixed["labels"]
+        width, labels = embedding_width(space, architecture), space.fixed["labels"]
         stack = layers(space, architecture)
         self.word = nn.Embedding(space.fixed["vocabulary_size"], width)
         self.position = nn.Embedding(space.fixed["maximum_length"], width)
@@ -145,18 +145,22 @@ class EncoderSupernet(Supernet):
 
     def fold(self, architecture: Architecture) -> dict[str, Tensor]:
         z = self.encoding(architecture)
-        weights = {"word.weight": self.word, "position.weight": self.position} | self.norm.fold("norm", None)
+        embedding = embedding_width(self.space, architecture)
+        weights = {"word.weight": self.word[:, :embedding], "position.weight": self.position[:, :embedding]}
+        weights |= self.norm.fold("norm", embedding)
         leaving: tuple[Tensor, Tensor] | None = None
         for number, size in enumerate(layers(self.space, architecture)):
             layer = cast("_SuperLayer", self.layers[number])
-            entering = layer.into.weight[: size.hidden], layer.into.bias[: size.hidden]
+            # The first layer reads the embedding, the others the whole backbone.
+            entering = layer.into.fold(size.hidden, self.space.fixed["width"] if leaving else embedding)
             weights |= _named(f"links.{number}", _compose(entering, leaving))
             weights |= layer.fold(f"blocks.{number}", size, z)
             leaving = layer.out.weight[:, : size.hidden], layer.out.bias
-        weights |= _named("head.dense", _compose((self.head_dense.weight, self.head_dense.bias), leaving))
-        if self.head_bias is None:
-            return weights | _named("head.labels", (self.head.weight, self.head.bias))
-        return weights | cast("_Norm", self.head).fold("head.norm", None) | {"head.bias": self.head_bias}
+        dense = self.head_dense.fold(embedding, self.space.fixed["width"])
+        weights |= _named("head.dense", _compose(dense, leaving))
+        if isinstance(self.head, _Plain):
+            return weights | _named("head.labels", self.head.fold(self.space.fixed["labels"], embedding))
+        return weights | self.head.fold("head.norm", embedding) | {"head.bias": cast("Tensor", self.head_bias)}
 
     def mixture_figures(self) -> dict[str, float]:
         if expert_count(self.mixture) == 1:
@@ -238,7 +242,7 @@ class _Norm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width))
 
-    def fold(self, name: str, width: int | None) -> dict[str, Tensor]:
+    def fold(self, name: str, width: int) -> dict[str, Tensor]:
         return _named(name, (self.weight[:width], self.bias[:width]))
 
 
