@@ -43,13 +43,13 @@ def load_tensors(folder: Path, name: str, sha256: str) -> dict[str, Tensor]:
 
 
 def load_weights(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
-    """Fill `module` with `tensors`; every name and shape must fit.
+    """Fill `module` with `tensors`; every name, shape and kind of number must fit.
 
     Raises:
         IntegrityError: tensors of another model, or numbers that are not finite.
     """
-    own = module.state_dict()
-    if own.keys() != tensors.keys() or any(own[name].shape != tensors[name].shape for name in own):
+    given, own = ({name: (one.shape, one.dtype) for name, one in of.items()} for of in (tensors, module.state_dict()))
+    if given != own:
         raise IntegrityError(f"{where} holds the weights of another model", hint="is it the checkpoint of this run?")
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise IntegrityError(f"{where} holds numbers that are not finite", hint="train again from an earlier state")

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import itertools
+from typing import cast
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from torch import Tensor, nn
+
+from toolchain.records import Mixture
+from toolchain.supernet.families import build_supernet
+from toolchain.supernet.mixture import MixedLinear, Router, mixture_state
+
+KINDS = ("layer", "neuron")
+SPACE = tiny.resolved()
+
+
+def encodings(count: int) -> list[Tensor]:
+    return [torch.tensor(SPACE.encode(one)) for one in tiny.samples(SPACE, count)]
+
+
+def make_router(kind: str, rows: int = 24, experts: int = 3) -> Router:
+    torch.manual_seed(1)
+    router = Router(kind, SPACE.encoding_size(), rows, tiny.mixture(kind, experts))  # type: ignore[arg-type]
+    nn.init.normal_(router.mix.weight)  # far from uniform, as after training
+    return router
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("labels", [0, 3])
+def test_at_the_first_update_every_router_and_every_expert_learns(kind: str, labels: int) -> None:
+    torch.manual_seed(0)
+    space = tiny.resolved(labels=labels)
+    supernet = build_supernet(space, Mixture(kind=kind, experts=3), 0.0)  # type: ignore[arg-type]
+    logits = supernet(tiny.batch(), space.largest())
+    targets = torch.arange(logits.flatten(0, -2).shape[0]) % logits.shape[-1]
+    nn.functional.cross_entropy(logits.flatten(0, -2), targets).backward()
+    routers = experts = 0
+    for name, parameter in supernet.named_parameters():
+        gradient = parameter.grad
+        if "routers" in name:
+            assert gradient is not None, name
+            assert gradient.abs().max() > 0, name
+            if "mix" in name:  # every output neuron's every expert; of `read`, some units are off for one architecture
+                assert (gradient.flatten(1) if gradient.dim() > 1 else gradient[:, None]).abs().amax(1).min() > 0, name
+            routers += 1
+        elif ".fc" in name:
+            assert gradient is not None, name
+            assert gradient.flatten(2 if "weight" in name else 1).abs().amax(-1).min() > 0, name
+            experts += 1
+    assert routers == (3 * 4 if kind == "layer" else 3 * 8)
+    assert experts == 3 * 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("experts", [2, 4, 6])
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
+def test_a_mixed_weight_starts_with_the_intended_spread(kind: str, experts: int, correlation: float) -> None:
+    torch.manual_seed(0)
+    mixture = Mixture(kind=kind, experts=experts, expert_correlation=correlation)  # type: ignore[arg-type]
+    router = Router(kind, SPACE.encoding_size(), 200, mixture)  # type: ignore[arg-type]
+    linear = MixedLinear(200, 150, mixture, std=0.07)
+    for z in encodings(4):
+        weight, bias = linear.fold(200, 150, router(z, 200))
+        assert float(weight.detach().std()) == pytest.approx(0.07, rel=0.03)
+        assert not bias.any()
+    first, second = (linear.weight[expert].detach().flatten() for expert in (0, 1))
+    assert float(torch.corrcoef(torch.stack([first, second]))[0, 1]) == pytest.approx(correlation, abs=0.02)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_coefficients_are_convex_combinations(kind: str) -> None:
+    for z, rows in itertools.product(encodings(5), (6, 24)):
+        coefficients = make_router(kind)(z, rows)
+        assert coefficients.shape == ((3,) if kind == "layer" else (rows, 3))
+        assert (coefficients > 0).all()
+        torch.testing.assert_close(coefficients.sum(-1), torch.ones(coefficients.shape[:-1]))
+
+
+def test_the_first_neurons_of_a_router_are_the_router_of_the_first_neurons() -> None:
+    router = make_router("neuron")
+    for z, rows in itertools.product(encodings(3), (1, 6, 16)):
+        torch.testing.assert_close(router(z, rows), router(z, 24)[:rows])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_to_slice_and_mix_is_to_mix_and_slice(kind: str) -> None:
+    router, linear = make_router(kind), MixedLinear(24, 20, tiny.mixture(kind), std=1.0)
+    nn.init.normal_(linear.bias)
+    for z in encodings(3):
+        whole, whole_bias = linear.fold(24, 20, router(z, 24))
+        weight, bias = linear.fold(16, 12, router(z, 16))
+        torch.testing.assert_close(weight, whole[:16, :12])
+        torch.testing.assert_close(bias, whole_bias[:16])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mix_is_the_sum_that_the_method_names(kind: str) -> None:
+    linear = MixedLinear(5, 4, tiny.mixture(kind), std=1.0)
+    nn.init.normal_(linear.bias)
+    z = encodings(1)[0]
+    coefficients = make_router(kind, rows=5)(z, 5)
+    table = coefficients.expand(5, 3) if kind == "layer" else coefficients
+    weight, bias = linear.fold(5, 4, coefficients)
+    torch.testing.assert_close(weight, torch.einsum("oe,eoi->oi", table, linear.weight))
+    torch.testing.assert_close(bias, torch.einsum("oe,eo->o", table, linear.bias))
+
+
+@pytest.mark.parametrize(("kind", "experts"), [("plain", 4), ("layer", 1), ("neuron", 1)])
+def test_one_expert_is_plain_sharing_and_has_no_router(kind: str, experts: int) -> None:
+    torch.manual_seed(0)
+    supernet = build_supernet(SPACE, tiny.mixture(kind, experts), 0.0)
+    assert not [name for name in supernet.state_dict() if "router" in name]
+    assert supernet.mixture_figures() == {}
+    for architecture in tiny.samples(SPACE, 4):
+        folded = supernet.fold(architecture)
+        for layer, (hidden, ffn) in enumerate(
+            zip(architecture.layers("hidden"), architecture.layers("ffn"), strict=True)
+        ):
+            experts_of = cast("MixedLinear", supernet.get_submodule(f"layers.{layer}.fc1"))
+            assert experts_of.weight.shape[0] == 1
+            assert torch.equal(folded[f"blocks.{layer}.fc1.weight"], experts_of.weight[0, :ffn, :hidden])
+            assert torch.equal(folded[f"blocks.{layer}.fc1.bias"], experts_of.bias[0, :ffn])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_router_tells_apart_whatever_differs_anywhere(kind: str) -> None:
+    """One axis of one layer, the order of layers, the depth: each gives other coefficients."""
+    torch.manual_seed(0)
+    router = Router(kind, SPACE.encoding_size(), 24, Mixture(kind=kind))  # type: ignore[arg-type]
+    axes = {"hidden": (8, 20, 12), "heads": (1, 4, 2), "ffn": (6, 24, 16)}
+    middle = tiny.architecture(SPACE, depth=3, **axes)
+    asked = {"itself": middle} | tiny.neighbours(SPACE, middle)
+    for order in itertools.permutations(range(3)):
+        if order != (0, 1, 2):
+            moved = {name: tuple(values[place] for place in order) for name, values in axes.items()}
+            asked[f"layers in order {order}"] = tiny.architecture(SPACE, depth=3, **moved)
+    for depth in (1, 2):
+        fewer = {name: values[:depth] for name, values in axes.items()}
+        asked[f"depth {depth}"] = tiny.architecture(SPACE, depth=depth, **fewer)
+    assert len(asked) == 1 + 2 + 3 * 3 * 2 + 5 + 2
+    answers = {name: router(torch.tensor(SPACE.encode(one)), 6).detach().numpy() for name, one in asked.items()}
+    for (first, one), (second, other) in itertools.combinations(answers.items(), 2):
+        assert np.abs(one - other).max() > 1e-6, (first, second)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_figures_of_a_mixture(kind: str) -> None:
+    """Entropy 1 for a uniform mix and less for any other; distance 0 for equal experts."""
+    router, linear, z = make_router(kind), MixedLinear(24, 20, tiny.mixture(kind), std=1.0), encodings(1)[0]
+    entropy, distance = mixture_state(router, linear, z, 24)
+    assert 0 < entropy < 1
+    assert distance > 0.1
+    with torch.no_grad():
+        for parameter in router.mix.parameters():
+            parameter.zero_()
+        linear.weight.copy_(linear.weight[:1].expand_as(linear.weight))
+    assert mixture_state(router, linear, z, 24) == (pytest.approx(1), pytest.approx(0, abs=1e-6))
