@@ -80,7 +80,7 @@ def train(
     """
     torch.manual_seed(training.seed)
     supernet = build_supernet(space, training.mixture, training.dropout)
-    optimizer = _build_optimizer(supernet, training)
+    optimizer = build_optimizer(supernet, training)
     state = _resume(folder, digest, supernet, optimizer)
     curve = list(state.curve) if state else []
     update = state.update if state else 0
@@ -181,7 +181,7 @@ def _largest(supernet: Supernet) -> float:
         return float(torch.stack([parameter.abs().max() for parameter in supernet.parameters()]).max())
 
 
-def _build_optimizer(supernet: Supernet, training: Training) -> torch.optim.Optimizer:
+def build_optimizer(supernet: Supernet, training: Training) -> torch.optim.Optimizer:
     """AdamW; biases, norms and routers are not decayed."""
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
