@@ -5,7 +5,9 @@ Nothing heavy is imported before a command runs: `--help` and `--version` know n
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import os
 import signal
 import sys
@@ -19,7 +21,12 @@ from toolchain.cli.app import app
 from toolchain.cli.output import print_failure
 from toolchain.errors import MostoolError, UsageError, unknown_name
 
-INTERRUPTED = 130
+
+class _InterruptedError(MostoolError):
+    """Ctrl-C or SIGTERM."""
+
+    exit_code = 130
+    kind = "interrupted"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,35 +34,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Threads that wait by spinning make training several times slower on a machine that is also busy otherwise.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _prepare_streams()
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _interrupt)
+    asked = {"json": "--json" in arguments}  # `common` adds what variables and settings files say
     try:
-        app.main(arguments, prog_name="mostool", standalone_mode=False)
-        sys.stdout.flush()
+        try:
+            app.main(arguments, prog_name="mostool", standalone_mode=False, obj=asked)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except (MostoolError, click.ClickException, click.Abort, KeyboardInterrupt, OSError, MemoryError) as error:
+            if "--debug" in arguments:
+                traceback.print_exc()
+            failure = _in_our_words(error)
+            _drop_unwritten(error)
+            print_failure(failure, as_json=asked["json"])
+            sys.stdout.flush()
+            return failure.exit_code
     except BrokenPipeError:
-        # Nobody reads on: end quietly, and keep Python from writing to the closed pipe on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (KeyboardInterrupt, click.Abort):
-        sys.stderr.write("interrupted; the same command goes on where this one stopped\n")
-        return INTERRUPTED
-    except (MostoolError, click.ClickException, OSError, MemoryError) as error:
-        if "--debug" in arguments:
-            traceback.print_exc()
-        failure = _in_our_words(error)
-        print_failure(failure, as_json="--json" in arguments)
-        return failure.exit_code
+        # Nobody reads on: end quietly.
+        _discard_stdout()
     return 0
 
 
-def _in_our_words(error: Exception) -> MostoolError:
-    if isinstance(error, MostoolError):
-        return error
-    if isinstance(error, click.ClickException):
-        return _usage(error)
-    if isinstance(error, OSError):
-        return _system(error)
-    return MostoolError("out of memory", hint="use a smaller space or batch")
+def _in_our_words(error: BaseException) -> MostoolError:
+    match error:
+        case MostoolError():
+            return error
+        case click.ClickException():
+            return _usage(error)
+        case OSError():
+            return _system(error)
+        case MemoryError():
+            return MostoolError("out of memory", hint="use a smaller space or batch")
+        case _:
+            return _InterruptedError("interrupted", hint="the same command goes on where this one stopped")
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
@@ -75,4 +89,41 @@ def _usage(error: click.ClickException) -> UsageError:
 def _system(error: OSError) -> MostoolError:
     full = error.errno in {errno.ENOSPC, errno.EDQUOT}
     hint = "free some disk space and run the same command again" if full else "run with --debug for the place"
-    return MostoolError(os.strerror(error.errno or 0), why=str(error.filename or ""), hint=hint)
+    return MostoolError(error.strerror or str(error) or "input or output failed", why=_named(error), hint=hint)
+
+
+def _named(error: OSError) -> str:
+    return "" if error.filename is None else os.fsdecode(error.filename)
+
+
+# -- standard output and error ---------------------------------------------------------------------------------------
+
+
+def _prepare_streams() -> None:
+    """A closed stream goes nowhere from now on (the next file opened would take its number); no text is refused."""
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is None:
+            sink = os.open(os.devnull, os.O_WRONLY)
+            if sink != number:
+                os.dup2(sink, number)
+                os.close(sink)
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_unwritten(error: BaseException) -> None:
+    """After standard output itself has failed (a full disk), Python must not try again on its way out."""
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _discard_stdout()
+
+
+def _discard_stdout() -> None:
+    with contextlib.suppress(OSError, ValueError):  # io.UnsupportedOperation is both
+        sink = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(sink, sys.stdout.fileno())
+        os.close(sink)

@@ -7,22 +7,20 @@ from typing import Any
 
 import click
 
-from toolchain.cli.app import app, common
+from toolchain.cli.app import Group, app, common
 from toolchain.cli.make import FOLDER, error_in_words, run_option, seed_option
 from toolchain.cli.output import ProgressPrinter, ms, percent, plain, print_result, table
 
 
 @app.command()
 @run_option
-@click.option(
-    "--arch", "given", multiple=True, help="JSON, a file, an id, smallest, largest, winner. Repeatable. [winner]"
-)
+@click.option("--arch", multiple=True, help="JSON, a file, an id, smallest, largest, winner. Repeatable. [winner]")
 @click.option("--source", type=click.Choice(["supernet", "subnet", "bundle"]), default="supernet", show_default=True)
 @click.option("--bundle", type=FOLDER, help="With --source bundle: its folder. [the architecture's in bundles/]")
 @click.option("--split", type=click.Choice(["validation", "test"]), default="test", show_default=True)
 @click.option("--dump-logits", type=click.Path(path_type=Path), help="Write the first batch's logits here, as .npy.")
 @common
-def evaluate(as_json: bool, quiet: bool, **options: Any) -> None:
+def evaluate(json: bool, quiet: bool, **options: Any) -> None:
     """Quality of a subnet: inside the supernet, materialized, or as the file that ships.
 
     \b
@@ -36,8 +34,8 @@ def evaluate(as_json: bool, quiet: bool, **options: Any) -> None:
     from toolchain.pipeline.runs import Run
 
     project = Project(Path())
-    run = Run(project.find_run(options["run_folder"]))
-    source, bundle, given = options["source"], options["bundle"], list(options["given"])
+    run = Run(project.find_run(options["run"]))
+    source, bundle, given = options["source"], options["bundle"], list(options["arch"])
     if bundle is not None and source != "bundle":
         raise UsageError("--bundle goes with --source bundle", hint="add --source bundle")
     if options["dump_logits"] is not None and len(given) > 1:
@@ -52,7 +50,7 @@ def evaluate(as_json: bool, quiet: bool, **options: Any) -> None:
     ]
     lines = [f"{one.architecture.id}  {one.form}  {one.quality}, loss {one.quality.loss:.4f}" for one in done]
     data = [{"id": one.architecture.id, "source": one.form, "quality": one.quality} for one in done]
-    print_result(plain(data), [], lines, as_json=as_json, quiet=quiet)
+    print_result(plain(data), [], lines, as_json=json, quiet=quiet)
 
 
 @app.command()
@@ -60,7 +58,7 @@ def evaluate(as_json: bool, quiet: bool, **options: Any) -> None:
 @click.option("--n", type=click.IntRange(1), default=1, show_default=True, help="Architectures to draw.")
 @seed_option
 @common
-def sample(as_json: bool, quiet: bool, **options: Any) -> None:
+def sample(json: bool, quiet: bool, **options: Any) -> None:
     """Draw architectures from a run's space, one JSON object per line.
 
     \b
@@ -72,23 +70,23 @@ def sample(as_json: bool, quiet: bool, **options: Any) -> None:
     from toolchain.pipeline.project import Project
     from toolchain.pipeline.runs import Run
 
-    run = Run(Project(Path()).find_run(options["run_folder"]))
+    run = Run(Project(Path()).find_run(options["run"]))
     rng = np.random.default_rng(options["seed"])
     drawn = [run.info.space.sample(rng) for _ in range(options["n"])]
     run.remember(drawn)
     lines = [msgspec.json.encode(one).decode() for one in drawn]
     data = [{"id": one.id, "architecture": one} for one in drawn]
-    print_result(plain(data), [], lines, as_json=as_json, quiet=quiet)
+    print_result(plain(data), [], lines, as_json=json, quiet=quiet)
 
 
 @app.command()
 @run_option
 @click.option("--device", help="Whose latency table to predict from. [the device profiled last]")
-@click.option("--arch", "given", multiple=True, help="JSON, a file, an id, smallest, largest, winner. Repeatable.")
+@click.option("--arch", multiple=True, help="JSON, a file, an id, smallest, largest, winner. Repeatable.")
 @click.option("--n", type=click.IntRange(1), help="Or: draw this many at random.")
 @seed_option
 @common
-def predict(as_json: bool, quiet: bool, **options: Any) -> None:
+def predict(json: bool, quiet: bool, **options: Any) -> None:
     """Latency of architectures nobody measured, with an interval, and how wrong the predictor has been.
 
     \b
@@ -104,12 +102,12 @@ def predict(as_json: bool, quiet: bool, **options: Any) -> None:
     from toolchain.pipeline.search import find_predictor
 
     project = Project(Path())
-    run = Run(project.find_run(options["run_folder"]))
+    run = Run(project.find_run(options["run"]))
     found = find_predictor(project, run.info.space, options["device"])
     if found is None:
         raise UsageError("there is no latency table of this run's space", hint="mostool profile --device cpu")
     rng = np.random.default_rng(options["seed"])
-    architectures = [run.read_architecture(one) for one in options["given"]]
+    architectures = [run.read_architecture(one) for one in options["arch"]]
     architectures += [run.info.space.sample(rng) for _ in range(options["n"] or 0)]
     run.remember(architectures)
     predictions = predict_latency(found[0], architectures)
@@ -132,14 +130,14 @@ def predict(as_json: bool, quiet: bool, **options: Any) -> None:
         "error": found[0].error,
         "coverage": found[0].coverage,
     }
-    print_result(plain(data), [], lines, as_json=as_json, quiet=quiet)
+    print_result(plain(data), [], lines, as_json=json, quiet=quiet)
 
 
 @app.command()
 @click.argument("bundle", type=FOLDER)
 @click.option("--no-speed", is_flag=True, help="Do not measure.")
 @common
-def verify(bundle: Path, no_speed: bool, as_json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
+def verify(bundle: Path, no_speed: bool, json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
     """Check a bundle: integrity, parity, speed. Exit code 5 when a file or an answer is wrong.
 
     \b
@@ -158,14 +156,14 @@ def verify(bundle: Path, no_speed: bool, as_json: bool, quiet: bool, debug: bool
     lines = [f"ok  {check.name}: {check.detail}" for check in done.checks]
     lines.append(f"{bundle}: verified")
     data = {"bundle": str(bundle), "checks": [check._asdict() for check in done.checks]}
-    print_result(plain(data), [], lines, as_json=as_json, quiet=quiet)
+    print_result(plain(data), [], lines, as_json=json, quiet=quiet)
 
 
 @app.command()
 @run_option
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="The page. [report.html in the run's folder]")
 @common
-def report(as_json: bool, quiet: bool, **options: Any) -> None:
+def report(json: bool, quiet: bool, **options: Any) -> None:
     """One self-contained HTML page of a run.
 
     \b
@@ -176,18 +174,18 @@ def report(as_json: bool, quiet: bool, **options: Any) -> None:
     from toolchain.pipeline.runs import Run
 
     project = Project(Path())
-    path = write_report(project, Run(project.find_run(options["run_folder"])), options["out"])
-    print_result({"report": str(path)}, [], [str(path)], as_json=as_json, quiet=quiet)
+    path = write_report(project, Run(project.find_run(options["run"])), options["out"])
+    print_result({"report": str(path)}, [], [str(path)], as_json=json, quiet=quiet)
 
 
-@app.group()
+@app.group(cls=Group)
 def devices() -> None:
     """The devices mostool knows."""
 
 
 @devices.command("list")
 @common
-def devices_list(as_json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
+def devices_list(json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
     """Every target, with the file it comes from."""
     from toolchain.targets import find_targets, read_target
 
@@ -195,27 +193,27 @@ def devices_list(as_json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG0
     found = {name: (read_target(name, project), path) for name, path in find_targets(project).items()}
     lines = table(["device", "what", "file"], [[name, one.title, str(path)] for name, (one, path) in found.items()])
     data = [{"id": name, "title": one.title, "file": str(path)} for name, (one, path) in found.items()]
-    print_result(plain(data), [], lines, as_json=as_json, quiet=quiet)
+    print_result(plain(data), [], lines, as_json=json, quiet=quiet)
 
 
 @devices.command("show")
 @click.argument("name")
 @common
-def devices_show(name: str, as_json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
+def devices_show(name: str, json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
     """One target with all its settings."""
-    import json
+    import msgspec
 
     from toolchain.targets import read_target
 
     target = plain(read_target(name, Path()))
-    lines = json.dumps(target, indent=2, ensure_ascii=False).splitlines()
-    print_result(target, [], lines, as_json=as_json, quiet=quiet)
+    lines = msgspec.json.format(msgspec.json.encode(target)).decode().splitlines()
+    print_result(target, [], lines, as_json=json, quiet=quiet)
 
 
 @app.command()
-@click.option("--origin", is_flag=True, help="Say where each value comes from.")
+@click.option("--origin", is_flag=True, help="Show defaults too, and where each value comes from.")
 @common
-def config(origin: bool, as_json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
+def config(origin: bool, json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
     """The options that are set here by variables and settings files, and what holds."""
     import os
 
@@ -227,15 +225,18 @@ def config(origin: bool, as_json: bool, quiet: bool, debug: bool) -> None:  # no
         for parameter in command.params:
             if not isinstance(parameter, click.Option) or parameter.name is None:
                 continue
-            variable = f"MOSTOOL_{name}_{parameter.name}".upper()
-            if variable in os.environ:
-                rows.append([f"{name}.{parameter.name}", os.environ[variable], variable])
+            option, variable = f"{name}.{parameter.name}", f"MOSTOOL_{name}_{parameter.name}".upper()
+            if os.environ.get(variable):
+                rows.append([option, os.environ[variable], variable])
             elif parameter.name in defaults.get(name, {}):
+                value = defaults[name][parameter.name]
                 rows.append(
-                    [f"{name}.{parameter.name}", str(defaults[name][parameter.name]), origins[name, parameter.name]]
+                    [option, ", ".join(value) if isinstance(value, list) else value, origins[name, parameter.name]]
                 )
+            elif origin and parameter.show_default:
+                rows.append([option, str(parameter.default), "default"])
     header = ["option", "value", "origin"]
     shown = rows if origin else [row[:2] for row in rows]
     lines = table(header if origin else header[:2], shown) if rows else ["nothing is set; every option has its default"]
     data = [dict(zip(header, row, strict=True)) for row in rows]
-    print_result(plain(data), [], lines, as_json=as_json, quiet=quiet)
+    print_result(plain(data), [], lines, as_json=json, quiet=quiet)

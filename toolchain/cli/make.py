@@ -9,12 +9,12 @@ import click
 
 from toolchain.cli.app import app, common
 from toolchain.cli.output import ProgressPrinter, axes_in_words, in_units, mib, ms, percent, plain, print_result, table
-from toolchain.cli.values import COUNT, SIZE, TIME
+from toolchain.cli.values import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, SIZE, TIME
 
 FOLDER = click.Path(path_type=Path, file_okay=True)
 FILE = click.Path(path_type=Path, exists=False)
 
-run_option = click.option("--run", "run_folder", type=FOLDER, help="A run's folder or its name in runs/. [newest]")
+run_option = click.option("--run", type=FOLDER, help="A run's folder or its name in runs/. [newest]")
 seed_option = click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 
 
@@ -44,17 +44,17 @@ seed_option = click.option("--seed", type=click.IntRange(0), default=0, show_def
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Sequences a micro-batch.")
 @click.option("--accumulate", type=click.IntRange(1), default=1, show_default=True, help="Micro-batches an update.")
 @click.option("--sequence-length", type=click.IntRange(8), default=64, show_default=True, help="Tokens, at most.")
-@click.option("--learning-rate", type=float, default=1e-3, show_default=True, help="At the end of warm-up.")
+@click.option("--learning-rate", type=POSITIVE, default=1e-3, show_default=True, help="At the end of warm-up.")
 @click.option("--warmup-updates", type=click.IntRange(0), default=100, show_default=True)
-@click.option("--weight-decay", type=float, default=0.01, show_default=True)
-@click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.1, show_default=True)
+@click.option("--weight-decay", type=NOT_NEGATIVE, default=0.01, show_default=True)
+@click.option("--dropout", type=SHARE, default=0.1, show_default=True)
 @click.option("--vocabulary-size", type=click.IntRange(64), default=8000, show_default=True, help="Tokens, at most.")
 @click.option("--evaluate-every", type=click.IntRange(1), default=200, show_default=True, help="Updates.")
 @seed_option
 @click.option("--out", type=FOLDER, help="The run's folder. [runs/NAME]")
 @click.option("--fresh", is_flag=True, help="Start anew; what is there is moved aside.")
 @common
-def train(as_json: bool, quiet: bool, **options: Any) -> None:
+def train(json: bool, quiet: bool, **options: Any) -> None:
     """Train a supernet. The same command goes on with a run that was stopped.
 
     \b
@@ -86,24 +86,25 @@ def train(as_json: bool, quiet: bool, **options: Any) -> None:
     lines = [
         f"{run.folder}: {info.updates_done} updates of {info.parameters:,} shared parameters, "
         f"{info.space.size():,} subnets",
+        f"data: {'; '.join((info.data.title, *info.data.notes))}",
         *table(["subnet", next(iter(info.metrics.values())).metric.replace("_", " "), "loss"], rows),
         f"next: mostool profile --device cpu --run {run.folder}",
     ]
     data = {"run": str(run.folder), "metrics": info.metrics, "data": info.data, "updates": info.updates_done}
-    print_result(plain(data), info.data.notes if as_json else [], lines, as_json=as_json, quiet=quiet)
+    print_result(plain(data), info.data.notes if json else [], lines, as_json=json, quiet=quiet)
 
 
 @app.command()
 @click.option("--device", default="cpu", show_default=True, help="A target: see mostool devices list.")
 @run_option
 @click.option("--n", type=click.IntRange(1), default=40, show_default=True, help="Subnets the table is to hold.")
-@click.option("--arch", "given", multiple=True, help="Measure this architecture instead. Repeatable.")
+@click.option("--arch", multiple=True, help="Measure this architecture instead. Repeatable.")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Sequences in one pass.")
 @click.option("--length", type=click.IntRange(1), help="Tokens in a sequence. [the run's longest, at most 128]")
 @click.option("--fresh", is_flag=True, help="Start a new table; the old one is moved aside.")
 @click.option("--retry-failed", is_flag=True, help="Measure again what could not be measured.")
 @common
-def profile(as_json: bool, quiet: bool, **options: Any) -> None:
+def profile(json: bool, quiet: bool, **options: Any) -> None:
     """Measure subnets on a device; grow its latency table. What the table holds is not measured again.
 
     \b
@@ -118,10 +119,9 @@ def profile(as_json: bool, quiet: bool, **options: Any) -> None:
 
     project = Project(Path())
     target = read_target(options["device"], project.root)
-    run = Run(project.find_run(options["run_folder"]))
+    run = Run(project.find_run(options["run"]))
     length = options["length"] or min(run.info.space.fixed["maximum_length"], 128)
-    architectures = [run.read_architecture(one) for one in options["given"]]
-    run.remember(architectures)
+    architectures = [run.read_architecture(one) for one in options["arch"]]
     with ProgressPrinter(quiet=quiet) as listener:
         done = profile_run(
             project,
@@ -147,7 +147,7 @@ def profile(as_json: bool, quiet: bool, **options: Any) -> None:
         "environment": done.info.environment,
         "predictor_error": done.predictor.error if done.predictor else None,
     }
-    print_result(plain(data), done.repairs, lines, as_json=as_json, quiet=quiet)
+    print_result(plain(data), done.repairs, lines, as_json=json, quiet=quiet)
 
 
 def error_in_words(predictor: Any) -> list[str]:
@@ -169,7 +169,7 @@ def error_in_words(predictor: Any) -> list[str]:
 @click.option("--evaluations", type=click.IntRange(1), default=100, show_default=True, help="Subnets to evaluate.")
 @seed_option
 @common
-def search(as_json: bool, quiet: bool, **options: Any) -> None:
+def search(json: bool, quiet: bool, **options: Any) -> None:
     """Find the best subnets under budgets. Exit code 3 when none keeps them.
 
     \b
@@ -182,7 +182,7 @@ def search(as_json: bool, quiet: bool, **options: Any) -> None:
     from toolchain.records import Budget
 
     project = Project(Path())
-    run = Run(project.find_run(options["run_folder"]))
+    run = Run(project.find_run(options["run"]))
     limits = {"latency_s": options["latency"], "size_bytes": options["size"], "parameters": options["params"]}
     budgets = [Budget(metric=metric, limit=limit) for metric, limit in limits.items() if limit is not None]  # type: ignore[arg-type]
     with ProgressPrinter(quiet=quiet) as listener:
@@ -222,7 +222,7 @@ def search(as_json: bool, quiet: bool, **options: Any) -> None:
         "evaluations": len(result.evaluations),
         "front": [result.evaluations[index].architecture.id for index in result.front],
     }
-    print_result(plain(data), found.warnings, lines, as_json=as_json, quiet=quiet)
+    print_result(plain(data), found.warnings, lines, as_json=json, quiet=quiet)
 
 
 def _costs(costs: Any) -> list[str]:
@@ -231,15 +231,15 @@ def _costs(costs: Any) -> list[str]:
 
 
 @app.command()
-@click.option("--format", "format_", type=click.Choice(["onnx"]), default="onnx", show_default=True)
+@click.option("--format", type=click.Choice(["onnx"]), default="onnx", show_default=True)
 @run_option
-@click.option("--arch", "given", help="JSON, a file, an id, smallest, largest. [the last search's winner]")
+@click.option("--arch", help="JSON, a file, an id, smallest, largest. [the last search's winner]")
 @click.option("--device", help="Where the file is measured. [the search's device, else cpu]")
 @click.option("--batch", type=click.IntRange(1), help="Sequences in one pass. [the search's, else 1]")
 @click.option("--length", type=click.IntRange(1), help="Tokens in a sequence. [the search's, else the run's longest]")
 @click.option("--out", type=FOLDER, help="The bundle's folder. [bundles/RUN-ID]")
 @common
-def export(as_json: bool, quiet: bool, **options: Any) -> None:
+def export(json: bool, quiet: bool, **options: Any) -> None:
     """Compile a subnet into a bundle, and measure the file that ships on the device.
 
     \b
@@ -253,10 +253,10 @@ def export(as_json: bool, quiet: bool, **options: Any) -> None:
     from toolchain.targets import read_target
 
     project = Project(Path())
-    run = Run(project.find_run(options["run_folder"]))
+    run = Run(project.find_run(options["run"]))
     result = run.find_result()
     searched = result.workload if result else None
-    architecture = run.read_architecture(options["given"] or "winner")
+    architecture = run.read_architecture(options["arch"] or "winner")
     target = read_target(options["device"] or (result.target if result else None) or "cpu", project.root)
     workload = Workload(
         batch=options["batch"] or (searched.batch if searched else 1),
@@ -276,9 +276,7 @@ def export(as_json: bool, quiet: bool, **options: Any) -> None:
             listener=listener,
         )
     data = {"bundle": str(made.folder), "manifest": made.manifest}
-    print_result(
-        plain(data), made.warnings, manifest_in_words(made.folder, made.manifest), as_json=as_json, quiet=quiet
-    )
+    print_result(plain(data), made.warnings, manifest_in_words(made.folder, made.manifest), as_json=json, quiet=quiet)
 
 
 def manifest_in_words(folder: Path, manifest: Any) -> list[str]:
@@ -306,7 +304,7 @@ def manifest_in_words(folder: Path, manifest: Any) -> list[str]:
 @click.option("--out", type=FOLDER, default=Path("mostool-demo"), show_default=True, help="A folder for all of it.")
 @click.option("--device", default="cpu", show_default=True)
 @common
-def demo(out: Path, device: str, as_json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
+def demo(out: Path, device: str, json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
     """The whole path on built-in real input, in minutes: train, profile, search, export, verify, report."""
     from toolchain.errors import MostoolError
     from toolchain.files import disk_errors
@@ -329,7 +327,8 @@ def demo(out: Path, device: str, as_json: bool, quiet: bool, debug: bool) -> Non
         "prediction_error": made.prediction_error,
     }
     warnings = [*made.searched.warnings, *made.exported.warnings]
-    print_result(plain(data), warnings, _demo_in_words(made, out), as_json=as_json, quiet=quiet)
+    if passed or not json:  # one object, and a failure is the one that counts
+        print_result(plain(data), warnings, _demo_in_words(made, out), as_json=json, quiet=quiet)
     if not passed:
         failed = [name for name, held in made.verdicts.items() if not held]
         raise MostoolError(
@@ -339,38 +338,39 @@ def demo(out: Path, device: str, as_json: bool, quiet: bool, debug: bool) -> Non
 
 def _demo_in_words(made: Any, out: Path) -> list[str]:
     manifest, result = made.exported.manifest, made.searched.result
-    latency = manifest.latency
+    latency, environment = manifest.latency, manifest.environment
     rows = [
-        [
-            "winner",
-            percent(manifest.quality.value),
-            f"{ms(latency.median_s)} measured",
-            mib(manifest.artifact.size_bytes),
-        ],
-    ]
-    for name, quality, evaluation in (
-        ("largest", made.largest, result.largest),
-        ("smallest", made.smallest, result.smallest),
-    ):
-        cost = evaluation.costs
-        rows.append(
-            [name, percent(quality.value), f"{ms(cost['latency_s'].value)} predicted", mib(cost["size_bytes"].value)]
+        [name, percent(quality.value), ms(seconds), mib(size_bytes), f"{parameters:,.0f}"]
+        for name, quality, seconds, size_bytes, parameters in (
+            ("largest", made.largest, made.largest_s, *_size(result.largest)),
+            ("winner", manifest.quality, latency.median_s, manifest.artifact.size_bytes, manifest.artifact.parameters),
+            ("smallest", made.smallest, made.smallest_s, *_size(result.smallest)),
         )
-    rows.append(["always the same answer", percent(manifest.trivial_quality or 0.0), "-", "-"])
-    budget = made.budget.limit
+    ]
+    rows.append(["always the same answer", percent(manifest.trivial_quality or 0.0), "-", "-", "-"])
     return [
         "",
-        f"Which library does this docstring sentence come from? {len(manifest.labels)} libraries; quality on "
-        f"{manifest.quality.n} test sentences nobody trained or searched on.",
+        f"Which library does this docstring sentence come from? {len(manifest.labels)} libraries, "
+        f"{manifest.quality.n} test sentences that nobody trained or searched on.",
+        f"Latency measured on {manifest.target}: {environment.cpu}, {environment.engine} {environment.engine_version}, "
+        f"{manifest.threads} thread, 1 x {manifest.workload.sequence_length} tokens, median.",
         "",
-        *table(["subnet", "quality", "latency (p50)", "size"], rows),
+        *table(["subnet", "quality", "latency", "size", "parameters"], rows),
         "",
-        f"budget {ms(budget)} on {manifest.target} ({manifest.environment.cpu}, {manifest.threads} thread): "
-        f"predicted {ms(manifest.predicted_s)}, measured {ms(latency.median_s)} ± {1e3 * latency.half_width_s:.3f} "
-        f"(n={latency.n}), {100 * made.prediction_error:.1f} % apart",
-        *(f"{'yes' if held else 'NO ':3}  {name}" for name, held in made.verdicts.items()),
-        f"bundle: {made.exported.folder}",
-        f"report: {made.report}",
+        *(
+            f"budget  {in_units(one.budget.metric, one.budget.limit)}: "
+            f"{in_units(one.budget.metric, one.value)} {one.source}, {'kept' if one.met else 'MISSED'}"
+            for one in manifest.budgets
+        ),
+        f"winner  predicted {ms(manifest.predicted_s)}, measured {ms(latency.median_s)} "
+        f"± {1e3 * latency.half_width_s:.3f} (n={latency.n}): {100 * made.prediction_error:.1f} % apart",
+        *(f"{'yes' if held else 'NO'}  {name}" for name, held in made.verdicts.items()),
+        f"bundle  {made.exported.folder}",
+        f"report  {made.report}",
         f"go on in {out}: mostool profile, mostool search, mostool export",
         "PASS" if all(made.verdicts.values()) else "FAIL",
     ]
+
+
+def _size(evaluation: Any) -> tuple[float, float]:
+    return evaluation.costs["size_bytes"].value, evaluation.costs["parameters"].value

@@ -31,7 +31,8 @@ def read_settings(group: click.Group) -> tuple[dict[str, dict[str, Any]], dict[t
     """Each command's defaults, and for each (command, option) the file it came from.
 
     Raises:
-        UsageError: a file is not TOML, or names a command or an option that does not exist.
+        UsageError: a file is not TOML, names a command or an option that does not exist, or gives one a value that the
+            flag would not take (`latency = 5` lacks its unit here too).
     """
     defaults: dict[str, dict[str, Any]] = {}
     origins: dict[tuple[str, str], str] = {}
@@ -46,24 +47,48 @@ def read_settings(group: click.Group) -> tuple[dict[str, dict[str, Any]], dict[t
                 name = key.replace("-", "_")
                 if name not in options:
                     raise _at(path, unknown_name(f"option of {command}", key, options))
-                if isinstance(value, dict):
-                    raise UsageError(f"{path}: {command}.{key} is a table", hint="an option has one value")
-                defaults.setdefault(command, {})[name] = value
+                defaults.setdefault(command, {})[name] = _as_typed(path, group.commands[command], options[name], value)
                 origins[command, name] = str(path)
     return defaults, origins
 
 
 def _read(path: Path) -> dict[str, Any]:
-    data = path.read_bytes()
+    with path.open("rb") as stream:
+        data = stream.read(_LARGEST_BYTES + 1)
     if len(data) > _LARGEST_BYTES:
-        raise UsageError(f"{path} is too large to be a settings file")
+        raise UsageError(
+            f"{path} is too large to be a settings file",
+            why=f"it has more than {_LARGEST_BYTES >> 20} MiB",
+            hint="is it the right file? it holds a few lines such as those `mostool config --origin` prints",
+        )
     try:
         return tomllib.loads(data.removeprefix(b"\xef\xbb\xbf").decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{path} is not valid TOML", why=str(error)) from error
+        why = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise UsageError(f"{path} is not valid TOML", why=why, hint="mend that place, or move the file away") from error
 
 
-def _options(command: click.Command) -> dict[str, click.Parameter]:
+def _as_typed(path: Path, command: click.Command, option: click.Option, value: object) -> str | list[str]:
+    """A value as it would be typed after the flag, so that flags and files are read by the same rules."""
+    key = f"{path}: {command.name}.{option.name}"
+    many = isinstance(value, list)
+    if isinstance(value, dict) or (many and not option.multiple):
+        raise UsageError(f"{key} is a {type(value).__name__}", hint="an option has one value")
+    if option.is_flag is not isinstance(value, bool):
+        wanted = "true or false" if option.is_flag else "a text or a number"
+        raise UsageError(f"{key} is {value!r}", hint=f"write {wanted}")
+    typed = [str(one) for one in value] if isinstance(value, list) else [str(value)]
+    context = click.Context(command, info_name=f"mostool {command.name}")
+    for one in typed:
+        try:
+            option.type.convert(one, option, context)
+        except click.BadParameter as error:
+            hint = f"see mostool {command.name} --help"
+            raise UsageError(f"{key}: {error.message.rstrip('.')}", hint=hint) from error
+    return typed if option.multiple else typed[0]
+
+
+def _options(command: click.Command) -> dict[str, click.Option]:
     return {
         parameter.name: parameter
         for parameter in command.params

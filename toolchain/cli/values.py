@@ -1,4 +1,4 @@
-"""What people type, parsed at the door: 80ms, 2MiB, 1.5M."""
+"""What people type, parsed at the door: 80ms, 2MiB, 1.5M; numbers that are finite."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ class _Quantity(click.ParamType[float]):
         self.name, self._units, self._example = name, units, example
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
         match = _NUMBER.fullmatch(str(value))
         if match is None or match[2].lower() not in self._units:
             units = ", ".join(unit for unit in self._units if unit)
@@ -33,6 +31,19 @@ class _Quantity(click.ParamType[float]):
         return number
 
 
+class _Finite(click.FloatRange):
+    """A number that is one: ranges alone let nan pass."""
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)  # type: ignore[arg-type]  # click passes what was typed
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no finite number", param, ctx)
+        return number
+
+
+POSITIVE = _Finite(0, min_open=True)
+NOT_NEGATIVE = _Finite(0)
+SHARE = _Finite(0, 1, max_open=True)
 TIME = _Quantity("time", _TIMES, "80ms")
 SIZE = _Quantity("size", _SIZES, "2MiB")
 COUNT = _Quantity("count", _COUNTS, "1.5M")

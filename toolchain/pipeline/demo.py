@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from toolchain.pipeline.train import Source, read_space, train_supernet
 from toolchain.pipeline.verify import Verified, verify
 from toolchain.progress import ProgressListener, silent
 from toolchain.records import Budget, Mixture, Quality, Training, Workload
+from toolchain.supernet.families import declaration
 from toolchain.targets import read_target
 
 TRAINING = Training(
@@ -34,13 +36,13 @@ WORKLOAD = Workload(batch=1, sequence_length=32)
 SUBNETS_MEASURED = 40
 EVALUATIONS = 100
 BUDGET_SHARE = 0.5
-"""The demo's latency budget, as a share of what the largest subnet takes on this machine."""
+"""The demo's budgets: this share of the largest subnet's latency on this machine, and of its file."""
 
 PREDICTION_TOLERANCE = 0.10
 
 
 class Demonstrated(NamedTuple):
-    """Everything the demo made, and the qualities of the extremes on the same test items as the winner's."""
+    """Everything the demo made; the extremes' quality on the winner's test items, and their measured latency."""
 
     run: Run
     profiled: Profiled
@@ -50,7 +52,8 @@ class Demonstrated(NamedTuple):
     report: Path
     largest: Quality
     smallest: Quality
-    budget: Budget
+    largest_s: float
+    smallest_s: float
 
     @property
     def prediction_error(self) -> float:
@@ -76,11 +79,16 @@ def demo(project: Project, device: str, listener: ProgressListener = silent) -> 
     target = read_target(device, project.root)
     profiled = profile(project, run, target, WORKLOAD, n=SUBNETS_MEASURED, listener=listener)
     predictor = read_predictor(profiled.folder)
-    largest_s = next(seconds for name, seconds, _ in predictor.points if name == run.info.space.largest().id)
-    budget = Budget(metric="latency_s", limit=float(f"{BUDGET_SHARE * largest_s:.2g}"), target=target.id)
-    _write_settings(project, device, budget)
+    measured_s = {name: seconds for name, seconds, _ in predictor.points}
+    largest_s, smallest_s = (measured_s[one.id] for one in (run.info.space.largest(), run.info.space.smallest()))
+    largest_bytes = 4 * declaration(space.family).parameters(run.info.space, run.info.space.largest())
+    budgets = [
+        Budget(metric="latency_s", limit=_rounded(BUDGET_SHARE * largest_s), target=target.id),
+        Budget(metric="size_bytes", limit=_rounded(BUDGET_SHARE * largest_bytes / 2**20) * 2**20),
+    ]
+    _write_settings(project, device, budgets)
     searched = search(
-        project, run, device, [budget], searcher="evolution", evaluations=EVALUATIONS, seed=0, listener=listener
+        project, run, device, budgets, searcher="evolution", evaluations=EVALUATIONS, seed=0, listener=listener
     )
     winner = searched.result.winner.architecture
     exported = export(project, run, winner, target, WORKLOAD, budgets=searched.result.budgets, listener=listener)
@@ -94,17 +102,25 @@ def demo(project: Project, device: str, listener: ProgressListener = silent) -> 
         report=report(project, run, project.root / "report.html"),
         largest=run.quality(run.supernet_predict(run.info.space.largest()), "test"),
         smallest=run.quality(run.supernet_predict(run.info.space.smallest()), "test"),
-        budget=budget,
+        largest_s=largest_s,
+        smallest_s=smallest_s,
     )
 
 
-def _write_settings(project: Project, device: str, budget: Budget) -> None:
+def _rounded(value: float) -> float:
+    """Two figures, as a person would state a budget."""
+    return float(f"{value:.2g}")
+
+
+def _write_settings(project: Project, device: str, budgets: Sequence[Budget]) -> None:
     """Keep the demo's choices as the folder's defaults, so that `mostool search` there means the same search."""
     path = project.root / "mostool.toml"
+    latency, size = budgets
     if not path.exists():
         write_text(
             path,
             "# Defaults for mostool commands in this folder; a flag beats them.\n"
             f'[profile]\ndevice = "{device}"\nn = {SUBNETS_MEASURED}\n\n'
-            f'[search]\nlatency = "{1e3 * budget.limit:.4g}ms"\nevaluations = {EVALUATIONS}\n',
+            f'[search]\nlatency = "{1e3 * latency.limit:.2g}ms"\nsize = "{size.limit / 2**20:.2g}MiB"\n'
+            f"evaluations = {EVALUATIONS}\n",
         )

@@ -84,6 +84,7 @@ def profile(
         created_at=now(),
     )
     wanted = list(architectures) or plan(space, n)
+    run.remember(wanted)
     with profiling.open_table(folder, info, reference, fresh=fresh) as table, tempfile.TemporaryDirectory() as scratch:
         missing = [one for one in wanted if not table.done(one, retry_failed=retry_failed)]
         group = target.measure.group

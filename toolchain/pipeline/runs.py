@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -108,8 +110,8 @@ class Run:
                 raise UsageError("there is no winner yet", hint="search first: mostool search")
             return result.winner.architecture
         if given.lstrip().startswith("{"):
-            architecture = decode_record(given.encode(), Architecture, "the architecture", UsageError)
-        elif Path(given).is_file():
+            architecture = decode_record(os.fsencode(given), Architecture, "the architecture", UsageError)
+        elif _is_file(given):
             architecture = read_record(Path(given), Architecture, UsageError)
         else:
             architecture = self._by_id(given)
@@ -130,6 +132,12 @@ class Run:
 
     def _remembered(self) -> list[Architecture]:
         return read_journal(self.folder / "architectures.jsonl", Architecture)
+
+
+def _is_file(given: str) -> bool:
+    with contextlib.suppress(OSError):  # a name no file system takes
+        return Path(given).is_file()
+    return False
 
 
 def example_texts(run: Run) -> list[str]:

@@ -32,6 +32,7 @@ from toolchain.records import (
 )
 from toolchain.space import Architecture, SearchSpace
 from toolchain.supernet.families import declaration
+from toolchain.targets import read_target
 
 _BYTES_PER_PARAMETER = 4
 
@@ -128,9 +129,15 @@ def search(
 
 
 def find_predictor(project: Project, space: SearchSpace, device: str | None) -> tuple[PredictorInfo, str] | None:
-    """The predictor of the space's table on the device (or on the device profiled last), and its file's sha256."""
+    """The predictor of the space's table on the device (or on the device profiled last), and its file's sha256.
+
+    Raises:
+        UsageError: nobody knows the device, or its table is too small.
+    """
     folder = project.find_table(device, space)
     if folder is None:
+        if device is not None:
+            read_target(device, project.root)
         return None
     return read_predictor(folder), sha256_file(folder / "predictor.json")
 

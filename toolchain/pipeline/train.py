@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import msgspec
 
 from toolchain import text
 from toolchain.errors import UsageError, unknown_name
-from toolchain.files import locked, set_aside, sha256_bytes, sha256_file
+from toolchain.files import locked, set_aside, sha256_bytes, sha256_file, write_text
 from toolchain.pipeline.project import CHECKPOINT_FILE, Project, versions, write_run_info
 from toolchain.pipeline.runs import Run
 from toolchain.progress import ProgressListener, silent
@@ -21,7 +22,9 @@ from toolchain.supernet.inference import supernet_predictor
 from toolchain.supernet.module import Supernet
 from toolchain.supernet.train import train
 
+DIGEST_FILE = "digest"
 _LARGEST_SPACE_BYTES = 1 << 20
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 class Source(NamedTuple):
@@ -44,18 +47,31 @@ def read_space(family: str, given: str) -> SearchSpace:
         return declared.SPACES[given]
     path = Path(given)
     if not path.is_file():
+        if path.name != given or path.suffix:
+            raise UsageError(
+                f"there is no file {given}", hint=f"check the path, or name one: {_names(declared.SPACES)}"
+            )
         raise unknown_name("space", given, declared.SPACES)
-    data = path.read_bytes()
+    with path.open("rb") as stream:
+        data = stream.read(_LARGEST_SPACE_BYTES + 1)
     if len(data) > _LARGEST_SPACE_BYTES:
-        raise UsageError(f"{path} is too large to be a space")
+        raise UsageError(f"{path} is too large to be a space", hint="a space is a few lines of TOML: is it that file?")
     try:
-        space = msgspec.toml.decode(data, type=SearchSpace)
+        space = msgspec.toml.decode(data.removeprefix(b"\xef\xbb\xbf"), type=SearchSpace)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise UsageError(f"{path} is not a valid space", why=str(error), hint="the README shows one") from error
     if space.family != family:
         raise UsageError(f"{path} is a space of family {space.family!r}", hint=f"add --family {space.family}")
+    if not _PLAIN_NAME.fullmatch(space.name):
+        raise UsageError(
+            f"{path} names its space {space.name!r}", hint="letters, digits, - and _ only: folders are named after it"
+        )
     declared.check_space(space)
     return space
+
+
+def _names(known: Iterable[str]) -> str:
+    return ", ".join(sorted(known))
 
 
 def train_supernet(
@@ -87,12 +103,12 @@ def train_supernet(
     digest = sha256_bytes(msgspec.json.encode([space, training, data_digest]))
     folder = out or project.runs / f"{space.family}-{training.task}-{digest[:6]}"
     if fresh:
-        set_aside(folder)
+        _set_run_aside(folder)
     _refuse_other(folder, digest)
     with locked(folder / "lock"):
         if (folder / CHECKPOINT_FILE).exists():
             return Run(folder)
-        (folder / "digest").write_text(digest)
+        write_text(folder / DIGEST_FILE, digest)
         data = text.prepare(
             corpus,
             task=training.task,
@@ -156,7 +172,10 @@ def _train(
 
 def _read(source: Source, task: str, listener: ProgressListener) -> tuple[text.Corpus, text.Corpus | None]:
     if not source.data:
+        _refuse_idle(source, "goes with --data", ("validation", "text_column", "label_column"))
         return text.read_prose(listener), None
+    if task == "mlm":
+        _refuse_idle(source, "goes with --task classify", ("text_column", "label_column"))
 
     def read(paths: Sequence[Path]) -> text.Corpus:
         if task == "mlm":
@@ -166,18 +185,33 @@ def _read(source: Source, task: str, listener: ProgressListener) -> tuple[text.C
     return read(source.data), read(source.validation) if source.validation else None
 
 
+def _refuse_idle(source: Source, rule: str, names: Sequence[str]) -> None:
+    """An option that would be read by nobody is a mistake."""
+    flags = {"validation": "--valid", "text_column": "--text-column", "label_column": "--label-column"}
+    for name in names:
+        if getattr(source, name):
+            raise UsageError(f"{flags[name]} {rule}", hint=f"add what it needs, or leave {flags[name]} out")
+
+
+def _set_run_aside(folder: Path) -> None:
+    """Move a run that nobody is training out of the way; anything else stays where it is, and `_refuse_other` says so."""
+    if (folder / DIGEST_FILE).is_file():
+        with locked(folder / "lock"):
+            set_aside(folder.resolve())
+
+
 def _refuse_other(folder: Path, digest: str) -> None:
     """A folder that holds something else is not written into."""
     if not folder.exists():
         return
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder", hint="choose another --out")
-    mark = folder / "digest"
+    mark = folder / DIGEST_FILE
     if mark.is_file():
-        if mark.read_text() != digest:
+        if mark.read_bytes() != digest.encode():
             raise UsageError(
                 f"{folder} holds a run with other settings, space or data",
                 hint="choose another --out, or --fresh to move that run aside and start anew",
             )
-    elif any(path.name != "lock" for path in folder.iterdir()):
+    elif any(path.name != "lock" and not path.name.startswith(f".{DIGEST_FILE}.") for path in folder.iterdir()):
         raise UsageError(f"{folder} holds something that is not a run", hint="choose another --out")
