@@ -112,6 +112,7 @@ def profile(json: bool, quiet: bool, **options: Any) -> None:
     mostool profile --device cpu --n 100 --length 32
     """
     from toolchain.pipeline.profile import profile as profile_run
+    from toolchain.pipeline.profile import usual_workload
     from toolchain.pipeline.project import Project
     from toolchain.pipeline.runs import Run
     from toolchain.records import Workload
@@ -120,7 +121,7 @@ def profile(json: bool, quiet: bool, **options: Any) -> None:
     project = Project(Path())
     target = read_target(options["device"], project.root)
     run = Run(project.find_run(options["run"]))
-    length = options["length"] or min(run.info.space.fixed["maximum_length"], 128)
+    length = options["length"] or usual_workload(run).sequence_length
     architectures = [run.read_architecture(one) for one in options["arch"]]
     with ProgressPrinter(quiet=quiet) as listener:
         done = profile_run(
@@ -234,9 +235,15 @@ def _costs(costs: Any) -> list[str]:
 @click.option("--format", type=click.Choice(["onnx"]), default="onnx", show_default=True)
 @run_option
 @click.option("--arch", help="JSON, a file, an id, smallest, largest. [the last search's winner]")
-@click.option("--device", help="Where the file is measured. [the search's device, else cpu]")
-@click.option("--batch", type=click.IntRange(1), help="Sequences in one pass. [the search's, else 1]")
-@click.option("--length", type=click.IntRange(1), help="Tokens in a sequence. [the search's, else the run's longest]")
+@click.option("--device", help="Where the file is measured. [the search's device, else the last profiled, else cpu]")
+@click.option(
+    "--batch", type=click.IntRange(1), help="Sequences in one pass. [the search's, else the last profiled, else 1]"
+)
+@click.option(
+    "--length",
+    type=click.IntRange(1),
+    help="Tokens in a sequence. [the search's, else the last profiled, else the run's longest, at most 128]",
+)
 @click.option("--out", type=FOLDER, help="The bundle's folder. [bundles/RUN-ID]")
 @common
 def export(json: bool, quiet: bool, **options: Any) -> None:
@@ -247,6 +254,7 @@ def export(json: bool, quiet: bool, **options: Any) -> None:
     mostool export --arch largest --out bundles/largest
     """
     from toolchain.pipeline.export import export as export_run
+    from toolchain.pipeline.export import usual_device
     from toolchain.pipeline.project import Project
     from toolchain.pipeline.runs import Run
     from toolchain.records import Workload
@@ -255,13 +263,11 @@ def export(json: bool, quiet: bool, **options: Any) -> None:
     project = Project(Path())
     run = Run(project.find_run(options["run"]))
     result = run.find_result()
-    searched = result.workload if result else None
     architecture = run.read_architecture(options["arch"] or "winner")
-    target = read_target(options["device"] or (result.target if result else None) or "cpu", project.root)
+    device, usual = usual_device(project, run)
+    target = read_target(options["device"] or device, project.root)
     workload = Workload(
-        batch=options["batch"] or (searched.batch if searched else 1),
-        sequence_length=options["length"]
-        or (searched.sequence_length if searched else min(run.info.space.fixed["maximum_length"], 128)),
+        batch=options["batch"] or usual.batch, sequence_length=options["length"] or usual.sequence_length
     )
     won = result is not None and result.winner.architecture == architecture
     with ProgressPrinter(quiet=quiet) as listener:

@@ -13,7 +13,7 @@ from toolchain import export as exporting
 from toolchain import profiling
 from toolchain.errors import DeviceError, MostoolError
 from toolchain.pipeline.predict import predict, read_predictor
-from toolchain.pipeline.profile import build_reference, check_workload, input_shapes
+from toolchain.pipeline.profile import build_reference, check_workload, input_shapes, usual_workload
 from toolchain.pipeline.project import Project, versions
 from toolchain.pipeline.runs import Run, example_texts
 from toolchain.progress import Progress, ProgressListener, silent
@@ -111,7 +111,11 @@ def export(
             peak_memory_bytes=measured.peak_memory_bytes,
             quality=quality,
             trivial_quality=run.info.data.majority_share,
-            budgets=tuple(_outcome(budget, artifact, measured.latency) for budget in budgets),
+            budgets=tuple(
+                _outcome(budget, artifact, measured.latency)
+                for budget in budgets
+                if budget.target in (None, target.id)  # a limit for one device says nothing about another
+            ),
             data=run.info.data,
             training=run.info.training,
             checkpoint_sha256=run.checkpoint_sha256,
@@ -124,6 +128,18 @@ def export(
         manifest = exporting.write_bundle(folder, manifest, model, tokenizer, checks, example_texts(run))
     listener(Progress("export", _STEPS, _STEPS))
     return Exported(folder, manifest, _warnings(manifest))
+
+
+def usual_device(project: Project, run: Run) -> tuple[str, Workload]:
+    """The device and the work a subnet is built for unless told: of the last search, else profiled last, else cpu."""
+    result = run.find_result()
+    if result is not None and result.target is not None and result.workload is not None:
+        return result.target, result.workload
+    folder = project.find_table(None, run.info.space)
+    if folder is not None:
+        info, _ = profiling.read_table(folder)
+        return info.target, info.workload
+    return "cpu", usual_workload(run)
 
 
 def measure_file(run: Run, model: Path, table: Path, target: Target, workload: Workload) -> Measured:

@@ -118,6 +118,11 @@ def plan(space: SearchSpace, n: int) -> list[Architecture]:
     return list(drawn.values())[:n]
 
 
+def usual_workload(run: Run) -> Workload:
+    """One sequence as long as the run takes, at most 128 tokens."""
+    return Workload(batch=1, sequence_length=min(run.info.space.fixed["maximum_length"], 128))
+
+
 def check_workload(run: Run, workload: Workload) -> None:
     longest = run.info.space.fixed["maximum_length"]
     if not 1 <= workload.sequence_length <= longest or workload.batch < 1:

@@ -194,7 +194,7 @@ def _refuse_idle(source: Source, rule: str, names: Sequence[str]) -> None:
 
 
 def _set_run_aside(folder: Path) -> None:
-    """Move a run that nobody is training out of the way; anything else stays where it is, and `_refuse_other` says so."""
+    """Move a run that nobody is training out of the way; anything else stays, and `_refuse_other` says so."""
     if (folder / DIGEST_FILE).is_file():
         with locked(folder / "lock"):
             set_aside(folder.resolve())
