@@ -25,6 +25,9 @@ QualityOf = Callable[[Architecture], Quality]
 _BATCH = 12
 _CANDIDATES_PER_ASK = 64
 _FRUITLESS_ASKS = 40
+_SMALL_SPACE = 10_000
+"""Spaces up to this size are walked through to the end where a searcher has nothing new to offer."""
+
 _DESCENT_ROUNDS = 60
 _DESCENT_WIDTH = 200
 
@@ -51,8 +54,8 @@ def search(
 ) -> Found:
     """Spend at most `evaluations` (at least 1) quality evaluations on distinct subnets that keep the budgets.
 
-    Ends early when the searcher has nothing new to offer that fits (a small space, walked through). The winner is the
-    best of the front: no other is better, and none as good is cheaper.
+    Ends early when the searcher has nothing new to offer that fits; of a small space every subnet that fits has been
+    looked at then. The winner is the best of the front: no other is better, and none as good is cheaper.
 
     Raises:
         InfeasibleError: no subnet keeps the budgets; names the nearest one and what would have to give.
@@ -66,16 +69,13 @@ def search(
     fruitless = 0
     while len(done) < evaluations:
         if not pending:
-            fresh = distinct(searcher.ask(_CANDIDATES_PER_ASK), seen)
-            fitted = [
-                architecture
-                for architecture, cost in zip(fresh, costs(fresh), strict=True)
-                if violation(cost, budgets) == 0
-            ]
+            fitted = _that_fit(distinct(searcher.ask(_CANDIDATES_PER_ASK), seen), budgets, costs)
             pending = fitted[:_BATCH]
             seen -= {architecture.id for architecture in fitted[_BATCH:]}
             fruitless = 0 if pending else fruitless + 1
-            if fruitless > _FRUITLESS_ASKS:
+            if fruitless > _FRUITLESS_ASKS and space.size() <= _SMALL_SPACE:
+                pending = _that_fit(distinct(space.enumerate(), seen), budgets, costs)
+            if fruitless > _FRUITLESS_ASKS and not pending:
                 break
             continue
         architecture = pending.pop(0)
@@ -93,6 +93,10 @@ def search(
     worth = [(one.quality.value, -one.quality.loss) for one in done]
     front = front_indices(worth, [one.costs[front_metric].value for one in done])
     return Found(done, winner=done[front[-1]], front=front)
+
+
+def _that_fit(architectures: list[Architecture], budgets: Sequence[Budget], costs: Costs) -> list[Architecture]:
+    return [one for one, cost in zip(architectures, costs(architectures), strict=True) if violation(cost, budgets) == 0]
 
 
 def fitting(space: SearchSpace, budgets: Sequence[Budget], costs: Costs, rng: np.random.Generator) -> Architecture:

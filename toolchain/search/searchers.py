@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from toolchain.errors import unknown_name
@@ -81,7 +81,7 @@ def build_searcher(name: str, space: SearchSpace, rng: np.random.Generator) -> S
     return SEARCHERS[name](space, rng)
 
 
-def distinct(architectures: Sequence[Architecture], known: set[str]) -> list[Architecture]:
+def distinct(architectures: Iterable[Architecture], known: set[str]) -> list[Architecture]:
     """Those whose id is not in `known`, each once; their ids are added to it."""
     fresh = []
     for architecture in architectures:
