@@ -8,7 +8,18 @@ from typing import Any
 import click
 
 from toolchain.cli.app import app, common
-from toolchain.cli.output import ProgressPrinter, axes_in_words, in_units, mib, ms, percent, plain, print_result, table
+from toolchain.cli.output import (
+    ProgressPrinter,
+    axes_in_words,
+    in_units,
+    mib,
+    ms,
+    percent,
+    plain,
+    print_result,
+    spread,
+    table,
+)
 from toolchain.cli.values import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, SIZE, TIME
 
 FOLDER = click.Path(path_type=Path, file_okay=True)
@@ -40,7 +51,7 @@ seed_option = click.option("--seed", type=click.IntRange(0), default=0, show_def
 @click.option("--mixture", type=click.Choice(["plain", "layer", "neuron"]), default="neuron", show_default=True)
 @click.option("--experts", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--recipe", type=click.Choice(["sandwich", "single-path"]), default="sandwich", show_default=True)
-@click.option("--updates", type=click.IntRange(1), default=2000, show_default=True, help="Optimizer updates.")
+@click.option("--updates", type=click.IntRange(1), default=1000, show_default=True, help="Optimizer updates.")
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Sequences a micro-batch.")
 @click.option("--accumulate", type=click.IntRange(1), default=1, show_default=True, help="Micro-batches an update.")
 @click.option("--sequence-length", type=click.IntRange(8), default=64, show_default=True, help="Tokens, at most.")
@@ -291,7 +302,7 @@ def manifest_in_words(folder: Path, manifest: Any) -> list[str]:
     predicted = f", predicted {ms(manifest.predicted_s)}" if manifest.predicted_s else ""
     lines = [
         f"{folder}",
-        f"latency: {ms(latency.median_s)} ± {1e3 * latency.half_width_s:.3f} (p50{p99}; n={latency.n}) measured on "
+        f"latency: {ms(latency.median_s)} {spread(latency.half_width_s)} (p50{p99}; n={latency.n}) measured on "
         f"{manifest.target}, {environment.engine} {environment.engine_version} {manifest.artifact.precision}, "
         f"{manifest.threads} thread(s), batch {manifest.workload.batch} x {manifest.workload.sequence_length} tokens"
         f"{predicted}",
@@ -369,7 +380,7 @@ def _demo_in_words(made: Any, out: Path) -> list[str]:
             for one in manifest.budgets
         ),
         f"winner  predicted {ms(manifest.predicted_s)}, measured {ms(latency.median_s)} "
-        f"± {1e3 * latency.half_width_s:.3f} (n={latency.n}): {100 * made.prediction_error:.1f} % apart",
+        f"{spread(latency.half_width_s)} (n={latency.n}): {100 * made.prediction_error:.1f} % apart",
         *(f"{'yes' if held else 'NO'}  {name}" for name, held in made.verdicts.items()),
         f"bundle  {made.exported.folder}",
         f"report  {made.report}",

@@ -130,6 +130,11 @@ def ms(seconds: float) -> str:
     return f"{1e3 * seconds:.3f} ms"
 
 
+def spread(half_width_s: float) -> str:
+    """A half-width beside a latency, in its unit."""
+    return f"± {1e3 * half_width_s:.2g}"
+
+
 def mib(size_bytes: float) -> str:
     return f"{size_bytes / 2**20:.2f} MiB"
 

@@ -13,7 +13,7 @@ import numpy as np
 from toolchain import export, profiling
 from toolchain.errors import MostoolError, UsageError
 from toolchain.files import sha256_bytes
-from toolchain.pipeline.predict import fit_table
+from toolchain.pipeline.predict import read_predictor
 from toolchain.pipeline.project import Project
 from toolchain.pipeline.runs import Run
 from toolchain.progress import Progress, ProgressListener, silent
@@ -98,7 +98,7 @@ def profile(
         timed = sum(isinstance(row.outcome, Timed) for row in table.measurements)
         failed = len(table.measurements) - timed
         repairs = table.repairs
-    predictor = fit_table(folder) if timed >= _ROWS_FOR_PREDICTOR else None
+    predictor = read_predictor(folder) if timed >= _ROWS_FOR_PREDICTOR else None
     return Profiled(folder, info, len(missing), timed, failed, predictor, repairs)
 
 
