@@ -1,5 +1,6 @@
 # make demo   the whole path on built-in input        make test    every test
 # make lint   ruff, mypy, import-linter               make bench   the benchmarks, one after the other
+# make install  only set up .venv
 # make clean  remove .venv and all that is generated  (make test ARGS="-k journal" passes arguments on)
 #
 # Each installs what it needs into .venv, at the versions of .ci/pins.txt, once: the second time it starts at once.
@@ -12,7 +13,9 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --c
 BENCHMARKS := $(sort $(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := demo
-.PHONY: demo test lint bench clean
+.PHONY: install demo test lint bench clean
+
+install: $(VENV)/.runs
 
 demo: $(VENV)/.runs
 	$(VENV)/bin/mostool demo --out mostool-demo $(ARGS)

@@ -173,22 +173,31 @@ def parameters(space: SearchSpace, architecture: Architecture) -> int:
 
 
 def features(space: SearchSpace, architecture: Architecture, workload: Workload) -> dict[str, float]:
-    """What one pass takes, in millions of multiply-adds or of elements touched, by kind of work."""
+    """What one pass takes, in millions of multiply-adds or of numbers touched, by kind of work.
+
+    A dense layer costs its multiply-adds, and what it reads and writes besides: on small layers that is what counts.
+    """
     tokens = workload.batch * workload.sequence_length
     pairs = tokens * workload.sequence_length
     stack = layers(space, architecture)
     embedding = embedding_width(space, architecture)
-    widths = [embedding, *(layer.hidden for layer in stack)]
+    dense = list(itertools.pairwise([embedding, *(layer.hidden for layer in stack)]))
+    for layer in stack:
+        dense += 3 * [(layer.hidden, layer.attention)] + [(layer.attention, layer.hidden)]
+        dense += [(layer.hidden, layer.ffn), (layer.ffn, layer.hidden)]
+    answered = 1 if space.fixed["labels"] else tokens
     million = 1e-6
     return {
         "pass": 1.0,
         "layers": float(len(stack)),
-        "links": million * tokens * sum(a * b for a, b in itertools.pairwise(widths)),
-        "projections": million * tokens * sum(4 * layer.hidden * layer.attention for layer in stack),
+        "heads": float(sum(layer.heads for layer in stack)),
+        "dense": million * tokens * sum(wide * high for wide, high in dense),
+        "dense_read": million * tokens * sum(wide for wide, _ in dense),
+        "dense_written": million * tokens * sum(high for _, high in dense),
         "attention": million * pairs * sum(2 * layer.attention for layer in stack),
         "softmax": million * pairs * sum(layer.heads for layer in stack),
-        "feed_forward": million * tokens * sum(2 * layer.hidden * layer.ffn for layer in stack),
         "activation": million * tokens * sum(layer.ffn for layer in stack),
-        "normalisation": million * tokens * sum(layer.hidden for layer in stack),
-        "exit": million * (workload.batch if space.fixed["labels"] else tokens) * widths[-1] * embedding,
+        "normalisation": million * tokens * (embedding + sum(2 * layer.hidden for layer in stack)),
+        "head": million * answered * stack[-1].hidden * embedding,
+        "decoder": million * answered * embedding * (space.fixed["labels"] or space.fixed["vocabulary_size"]),
     }
