@@ -57,11 +57,13 @@ def fit_table(folder: Path) -> PredictorInfo:
 
 
 def read_predictor(folder: Path) -> PredictorInfo:
-    """The predictor of a table, fitted anew where the table has grown since."""
+    """The predictor of a table; fitted anew where the table has grown, or the family counts other features, since."""
     path = folder / PREDICTOR_FILE
     if path.is_file():
         fitted = read_record(path, PredictorInfo)
-        if fitted.table_sha256 == sha256_file(folder / profiling.JOURNAL):
+        family = declaration(fitted.space.family)
+        features = tuple(family.features(fitted.space, fitted.space.smallest(), fitted.workload))
+        if fitted.table_sha256 == sha256_file(folder / profiling.JOURNAL) and fitted.features == features:
             return fitted
     return fit_table(folder)
 
