@@ -27,6 +27,7 @@ FILE = click.Path(path_type=Path, exists=False)
 
 run_option = click.option("--run", type=FOLDER, help="A run's folder or its name in runs/. [newest]")
 seed_option = click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+strict_option = click.option("--strict", is_flag=True, help="Exit code 6 where a measurement is in doubt.")
 
 
 @app.command()
@@ -114,6 +115,7 @@ def train(json: bool, quiet: bool, **options: Any) -> None:
 @click.option("--length", type=click.IntRange(1), help="Tokens in a sequence. [the run's longest, at most 128]")
 @click.option("--fresh", is_flag=True, help="Start a new table; the old one is moved aside.")
 @click.option("--retry-failed", is_flag=True, help="Measure again what could not be measured.")
+@strict_option
 @common
 def profile(json: bool, quiet: bool, **options: Any) -> None:
     """Measure subnets on a device; grow its latency table. What the table holds is not measured again.
@@ -144,6 +146,7 @@ def profile(json: bool, quiet: bool, **options: Any) -> None:
             architectures=architectures,
             fresh=options["fresh"],
             retry_failed=options["retry_failed"],
+            strict=options["strict"],
             listener=listener,
         )
     failed = f", {done.failed} could not be measured" if done.failed else ""
@@ -159,7 +162,7 @@ def profile(json: bool, quiet: bool, **options: Any) -> None:
         "environment": done.info.environment,
         "predictor_error": done.predictor.error if done.predictor else None,
     }
-    print_result(plain(data), done.repairs, lines, as_json=json, quiet=quiet)
+    print_result(plain(data), done.warnings, lines, as_json=json, quiet=quiet)
 
 
 def error_in_words(predictor: Any) -> list[str]:
@@ -256,6 +259,7 @@ def _costs(costs: Any) -> list[str]:
     help="Tokens in a sequence. [the search's, else the last profiled, else the run's longest, at most 128]",
 )
 @click.option("--out", type=FOLDER, help="The bundle's folder. [bundles/RUN-ID]")
+@strict_option
 @common
 def export(json: bool, quiet: bool, **options: Any) -> None:
     """Compile a subnet into a bundle, and measure the file that ships on the device.
@@ -290,6 +294,7 @@ def export(json: bool, quiet: bool, **options: Any) -> None:
             workload,
             budgets=result.budgets if result and won else (),
             out=options["out"],
+            strict=options["strict"],
             listener=listener,
         )
     data = {"bundle": str(made.folder), "manifest": made.manifest}

@@ -11,7 +11,7 @@ import msgspec
 
 from toolchain import export as exporting
 from toolchain import profiling
-from toolchain.errors import DeviceError, MostoolError
+from toolchain.errors import DeviceError, MostoolError, UnstableError
 from toolchain.pipeline.predict import predict, read_predictor
 from toolchain.pipeline.profile import build_reference, check_workload, input_shapes, usual_workload
 from toolchain.pipeline.project import Project, versions
@@ -62,6 +62,7 @@ def export(
     *,
     budgets: Sequence[Budget] = (),
     out: Path | None = None,
+    strict: bool = False,
     listener: ProgressListener = silent,
 ) -> Exported:
     """Materialize a subnet, export it, prove the file equal to it, measure the file, and write the bundle.
@@ -69,6 +70,7 @@ def export(
     Raises:
         ParityError: the file and the module disagree; nothing is written.
         DeviceError: the device is not the one its table was measured on, or the file does not run there.
+        UnstableError: with `strict`, the measurement did not settle; nothing is written.
     """
     run.info.space.check(architecture)
     check_workload(run, workload)
@@ -90,6 +92,11 @@ def export(
         listener(Progress("export", 2, _STEPS, f"measure on {target.id}"))
         table = project.table_folder(target.id, run.info.space, workload)
         measured = measure_file(run, model, table, target, workload)
+        if strict and measured.latency.status:
+            raise UnstableError(
+                f"the latency on {target.id} is in doubt: {', '.join(measured.latency.status)}",
+                hint="make the machine quiet and export again; nothing was written",
+            )
         listener(Progress("export", 3, _STEPS, "quality of the file"))
         quality = run.quality(exporting.predictor(model, target.runtime.options), "test")
         predicted_s = _predicted_s(table, architecture)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from toolchain import export, profiling
-from toolchain.errors import MostoolError, UsageError
+from toolchain.errors import MostoolError, UnstableError, UsageError
 from toolchain.files import sha256_bytes
 from toolchain.pipeline.predict import read_predictor
 from toolchain.pipeline.project import Project
@@ -43,7 +44,7 @@ class Profiled(NamedTuple):
     timed: int
     failed: int
     predictor: PredictorInfo | None
-    repairs: list[str]
+    warnings: list[str]
 
 
 def profile(
@@ -56,6 +57,7 @@ def profile(
     architectures: Sequence[Architecture] = (),
     fresh: bool = False,
     retry_failed: bool = False,
+    strict: bool = False,
     listener: ProgressListener = silent,
 ) -> Profiled:
     """Grow the latency table of `target` and `workload` to `n` subnets of the run's space, or by `architectures`.
@@ -65,6 +67,7 @@ def profile(
     Raises:
         UsageError: the workload does not fit the model.
         DeviceError: the device cannot do what is asked, is busy, or is not the one the table was measured on.
+        UnstableError: with `strict`, a latency of the table is in doubt; the table is kept.
     """
     check_workload(run, workload)
     space = run.info.space
@@ -97,9 +100,12 @@ def profile(
         listener(Progress("profile", len(missing), len(missing)))
         timed = sum(isinstance(row.outcome, Timed) for row in table.measurements)
         failed = len(table.measurements) - timed
-        repairs = table.repairs
+        doubts = _doubts(table.measurements)
+        warnings = [*table.repairs, *doubts]
+    if strict and doubts:
+        raise UnstableError(doubts[0], hint="make the machine quiet, then profile --fresh; the table is kept")
     predictor = read_predictor(folder) if timed >= _ROWS_FOR_PREDICTOR else None
-    return Profiled(folder, info, len(missing), timed, failed, predictor, repairs)
+    return Profiled(folder, info, len(missing), timed, failed, predictor, warnings)
 
 
 def plan(space: SearchSpace, n: int) -> list[Architecture]:
@@ -121,6 +127,19 @@ def plan(space: SearchSpace, n: int) -> list[Architecture]:
 def usual_workload(run: Run) -> Workload:
     """One sequence as long as the run takes, at most 128 tokens."""
     return Workload(batch=1, sequence_length=min(run.info.space.fixed["maximum_length"], 128))
+
+
+def _doubts(measurements: Sequence[Measurement]) -> list[str]:
+    """One sentence where figures of the table are in doubt: how many of how many, and why."""
+    timed = [row.outcome for row in measurements if isinstance(row.outcome, Timed)]
+    if not timed:
+        return []
+    anchor = profiling.anchor_s(timed)
+    reasons = Counter(reason for outcome in timed for reason in profiling.latency(outcome, anchor).status)
+    if not reasons:
+        return []
+    listed = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+    return [f"of {len(timed)} latencies, some are in doubt ({listed}): the machine was busy or did not settle"]
 
 
 def check_workload(run: Run, workload: Workload) -> None:
