@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 _PLAIN_EVERY_S = 5.0
+_HINTS = {
+    "usage": "mostool --help, and --help after a command, say what is wanted",
+    "device": "run the same command again: it goes on where it stopped",
+    "integrity": "the file was changed or cut short: get it again",
+}
+_LAST_HINT = "run it with --debug to see the place"
+"""What to do about an error that does not say so itself."""
 
 
 def print_result(data: object, warnings: Sequence[str], lines: Sequence[str], *, as_json: bool, quiet: bool) -> None:
@@ -36,17 +43,20 @@ def print_result(data: object, warnings: Sequence[str], lines: Sequence[str], *,
 
 def print_failure(error: MostoolError, *, as_json: bool) -> None:
     """What, why and what to do: on stderr, or as the JSON object on stdout."""
+    hint = error.hint or _HINTS.get(error.kind, _LAST_HINT)
     if as_json:
-        body = {"code": error.exit_code, "kind": error.kind, "message": str(error), "hint": error.hint}
+        body = {"code": error.exit_code, "kind": error.kind, "message": str(error), "hint": hint}
         envelope = {"schema": SCHEMA, "ok": False, "error": body, "warnings": []}
         sys.stdout.write(json.dumps(envelope, ensure_ascii=False) + "\n")
         return
     prefix = "no answer" if isinstance(error, InfeasibleError) else "error"
-    sys.stderr.write(f"{prefix}: {error.what}\n")
-    if error.why:
-        sys.stderr.write(f"why: {error.why}\n")
-    if error.hint:
-        sys.stderr.write(f"hint: {error.hint}\n")
+    why = [f"why: {_one_line(error.why)}"] if error.why else []
+    for line in (f"{prefix}: {_one_line(error.what)}", *why, f"hint: {_one_line(hint)}"):
+        sys.stderr.write(f"{line}\n")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

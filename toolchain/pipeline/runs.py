@@ -145,9 +145,13 @@ def example_texts(run: Run) -> list[str]:
     sentences = [example.text for example in text.read_examples(run.data_folder)]
     if run.info.training.task == "classify":
         return sentences
+    tokenizer, longest = text.read_tokenizer(run.data_folder), run.info.space.fixed["maximum_length"]
     hidden = []
     for sentence in sentences:
         words = sentence.split()
-        words[len(words) // 2] = "[MASK]"
+        place = len(words) // 2
+        while place and len(tokenizer.encode(" ".join(words[:place])).ids) > longest // 2:
+            place //= 2  # a hidden word the model does not get to see would show nothing
+        words[place] = "[MASK]"
         hidden.append(" ".join(words))
     return hidden

@@ -1,0 +1,137 @@
+"""What was searched is what ships: the same quality from the supernet, from the subnet and from the bundle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_project import Made, call, refused, require
+
+COUNT, EXPORTED = 20, 3
+
+
+@pytest.fixture(scope="module")
+def drawn(made: Made) -> list[str]:
+    """Distinct architectures of the classifier's space, as `sample` prints them."""
+    return list(dict.fromkeys(sampled(made, 1, COUNT + 10)))[:COUNT]
+
+
+def sampled(made: Made, seed: int, count: int) -> list[str]:
+    lines = require(call(made.root, "sample", "--n", str(count), "--seed", str(seed))).out.splitlines()
+    assert len(lines) == count
+    return lines
+
+
+def test_sampling_is_seeded(made: Made, drawn: list[str]) -> None:
+    assert sampled(made, 1, 5) == drawn[:5]
+    assert sampled(made, 2, 5) != drawn[:5]
+    listed = call(made.root, "sample", "--n", "3", "--seed", "1", "--json").data
+    assert [one["architecture"] for one in listed] == [json.loads(line) for line in drawn[:3]]
+
+
+@pytest.mark.parametrize("run", ["classify", "mlm"])
+def test_supernet_and_subnet_agree_on_many_architectures(made: Made, drawn: list[str], run: str) -> None:
+    folder = getattr(made, run)
+    given = [part for one in drawn for part in ("--arch", one)]
+    inside, alone = (
+        call(made.root, "evaluate", "--run", folder, *given, "--source", source, "--json").data
+        for source in ("supernet", "subnet")
+    )
+    assert len({one["id"] for one in inside}) == COUNT
+    for shared, own in zip(inside, alone, strict=True):
+        assert shared["id"] == own["id"]
+        assert shared["quality"]["value"] == own["quality"]["value"]
+        assert shared["quality"]["loss"] == pytest.approx(own["quality"]["loss"], abs=1e-5)
+        assert shared["quality"]["split"] == "test"
+    assert len({one["quality"]["loss"] for one in inside}) == COUNT, "two architectures give the same answers"
+
+
+def test_the_bundle_agrees_with_both(project: Path, drawn: list[str]) -> None:
+    logits: dict[tuple[str, str], np.ndarray] = {}
+    for one in drawn[:EXPORTED]:
+        require(call(project, "export", "--arch", one))
+        told = {}
+        for source in ("supernet", "subnet", "bundle"):
+            (told[source],) = call(
+                project, "evaluate", "--arch", one, "--source", source, "--dump-logits", "logits.npy", "--json"
+            ).data
+            logits[one, source] = np.load(project / "logits.npy", allow_pickle=False)
+        values = [found["quality"]["value"] for found in told.values()]
+        assert values[0] == values[1] == values[2]
+        for source in ("subnet", "bundle"):
+            np.testing.assert_allclose(logits[one, source], logits[one, "supernet"], atol=1e-4, rtol=0)
+        assert logits[one, "supernet"].shape[1] == 3
+        assert float(np.ptp(logits[one, "supernet"], axis=0).max()) > 1e-3, "the answer does not depend on the text"
+    first, second = (logits[one, "supernet"] for one in drawn[:2])
+    assert float(np.abs(first - second).max()) > 1e-3
+
+
+def test_a_bundle_is_evaluated_by_its_folder(made: Made) -> None:
+    (by_folder,) = call(made.root, "evaluate", "--source", "bundle", "--bundle", made.bundle, "--json").data
+    (by_winner,) = call(made.root, "evaluate", "--source", "bundle", "--json").data
+    manifest = json.loads((made.bundle / "manifest.json").read_text())
+    assert by_folder == by_winner
+    assert by_folder["quality"] == manifest["quality"]
+
+
+def test_the_validation_split_is_another(made: Made) -> None:
+    (test,), (validation,) = (
+        call(made.root, "evaluate", "--split", split, "--json").data for split in ("test", "validation")
+    )
+    assert validation["quality"]["split"] == "validation"
+    assert validation["quality"]["loss"] != test["quality"]["loss"]
+
+
+def test_an_architecture_is_json_a_file_a_name_or_an_id(made: Made, drawn: list[str], tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text(drawn[0])
+    ids = [
+        call(made.root, "evaluate", "--source", "supernet", "--arch", given, "--json").data[0]["id"]
+        for given in (drawn[0], str(tmp_path / "one.json"))
+    ]
+    assert ids[0] == ids[1]
+    assert call(made.root, "evaluate", "--arch", ids[0], "--json").data[0]["id"] == ids[0]
+    assert call(made.root, "evaluate", "--arch", ids[0][:6], "--json").data[0]["id"] == ids[0]
+    for name in ("smallest", "middle", "largest", "winner"):
+        assert call(made.root, "evaluate", "--arch", name, "--json").data[0]["id"] != ids[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("larges", "no architecture is known as 'larges'"),
+        ("0123456789ab", "no architecture"),
+        ("x" * 5000, "no architecture"),
+        ("", "no architecture"),
+        ("{", "cannot be read"),
+        ("{}", "cannot be read"),
+        ('{"family": "bert", "axes": {}}', "lacks the axis"),
+        ('{"family": "gpt", "axes": {}}', "of family 'gpt'"),
+        ('{"family": "bert", "axes": {"depth": 1e999}}', "cannot be read"),
+        ('{"family": "bert", "axes": {"depth": NaN}}', "cannot be read"),
+        ("{" * 100_000, "cannot be read"),
+        (
+            '{"family": "bert", "axes": {"embedding": 8, "depth": 1, "hidden": [8], "heads": [3], "ffn": [8]}}',
+            "choices: 1, 2",
+        ),
+        (
+            '{"family": "bert", "axes": {"embedding": 8, "depth": 2, "hidden": [8], "heads": [1], "ffn": [8]}}',
+            "one entry for each",
+        ),
+    ],
+    ids=lambda value: value[:30],
+)
+def test_what_is_no_architecture_is_refused(made: Made, given: str, said: str) -> None:
+    refused(call(made.root, "evaluate", "--arch", given), 2, said)
+
+
+def test_options_that_contradict_each_other_are_refused(made: Made) -> None:
+    refused(call(made.root, "evaluate", "--bundle", made.bundle), 2, "--source bundle")
+    two = ("--arch", "largest", "--arch", "smallest")
+    refused(call(made.root, "evaluate", *two, "--dump-logits", "x.npy"), 2, "one --arch")
+    refused(call(made.root, "evaluate", "--source", "bundle", "--arch", "middle"), 2, "mostool export --arch")
+    refused(
+        call(made.root, "evaluate", "--source", "bundle", "--bundle", made.bundle, "--run", "words"), 2, "tokenizer"
+    )
+    refused(call(made.root, "evaluate", "--source", "bundle", "--bundle", made.bundle, "--arch", "middle"), 2, "not")
