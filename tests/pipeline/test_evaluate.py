@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from made_project import Made, call, refused, require
@@ -28,7 +28,7 @@ def test_sampling_is_seeded(made: Made, drawn: list[str]) -> None:
     assert sampled(made, 1, 5) == drawn[:5]
     assert sampled(made, 2, 5) != drawn[:5]
     listed = call(made.root, "sample", "--n", "3", "--seed", "1", "--json").data
-    assert [one["architecture"] for one in listed] == [json.loads(line) for line in drawn[:3]]
+    assert [one["architecture"] for one in listed] == [msgspec.json.decode(line) for line in drawn[:3]]
 
 
 @pytest.mark.parametrize("run", ["classify", "mlm"])
@@ -71,7 +71,7 @@ def test_the_bundle_agrees_with_both(project: Path, drawn: list[str]) -> None:
 def test_a_bundle_is_evaluated_by_its_folder(made: Made) -> None:
     (by_folder,) = call(made.root, "evaluate", "--source", "bundle", "--bundle", made.bundle, "--json").data
     (by_winner,) = call(made.root, "evaluate", "--source", "bundle", "--json").data
-    manifest = json.loads((made.bundle / "manifest.json").read_text())
+    manifest = msgspec.json.decode((made.bundle / "manifest.json").read_text())
     assert by_folder == by_winner
     assert by_folder["quality"] == manifest["quality"]
 
@@ -130,8 +130,17 @@ def test_options_that_contradict_each_other_are_refused(made: Made) -> None:
     refused(call(made.root, "evaluate", "--bundle", made.bundle), 2, "--source bundle")
     two = ("--arch", "largest", "--arch", "smallest")
     refused(call(made.root, "evaluate", *two, "--dump-logits", "x.npy"), 2, "one --arch")
-    refused(call(made.root, "evaluate", "--source", "bundle", "--arch", "middle"), 2, "mostool export --arch")
     refused(
         call(made.root, "evaluate", "--source", "bundle", "--bundle", made.bundle, "--run", "words"), 2, "tokenizer"
     )
     refused(call(made.root, "evaluate", "--source", "bundle", "--bundle", made.bundle, "--arch", "middle"), 2, "not")
+
+
+def test_a_subnet_that_was_never_exported_is_evaluated_as_the_file_export_would_build(made: Made) -> None:
+    called = [
+        require(call(made.root, "evaluate", "--source", source, "--arch", "middle", "--json"))
+        for source in ("subnet", "bundle")
+    ]
+    subnet, file = (msgspec.json.decode(one.out)["data"][0]["quality"] for one in called)
+    assert file["value"] == subnet["value"]
+    assert abs(file["loss"] - subnet["loss"]) < 1e-4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -39,10 +40,12 @@ def evaluate(
 ) -> Evaluated:
     """The same metric on the same data from each form, so that "what was searched is what ships" can be checked.
 
+    Form `bundle` is the bundle given, else the architecture's in bundles/, else the file export would put into it.
     `dump_logits` gets the logits of the first batch, float32 [n, classes], as .npy.
 
     Raises:
-        UsageError: form `bundle`, and there is no bundle of this architecture.
+        UsageError: the bundle given is of another architecture or run.
+        IntegrityError: the bundle was tampered with.
     """
     predict = _predict(project, run, architecture, form, bundle)
     if dump_logits is not None:
@@ -56,21 +59,24 @@ def _predict(project: Project, run: Run, architecture: Architecture, form: Form,
         return run.supernet_predict(architecture)
     if form == "subnet":
         return run.subnet_predict(architecture)
-    folder = bundle or _find_bundle(project, run, architecture)
+    folder = bundle or project.bundle_folder(run.folder, architecture)
+    if bundle is None and not folder.is_dir():
+        return _file_predict(run, architecture)
     manifest = export.read_manifest(folder)
     export.verify_files(folder, manifest)
     if manifest.files["tokenizer.json"] != run.info.tokenizer_sha256:
         raise UsageError(f"{folder} was trained with another tokenizer than this run", hint="name its run with --run")
     if manifest.artifact.architecture != architecture:
-        raise UsageError(f"{folder} holds {manifest.artifact.architecture.id}, not {architecture.id}")
+        raise UsageError(
+            f"{folder} holds {manifest.artifact.architecture.id}, not {architecture.id}",
+            hint="leave --arch out, and the bundle says which it is",
+        )
     return export.predictor(folder / manifest.artifact.file, manifest.options)
 
 
-def _find_bundle(project: Project, run: Run, architecture: Architecture) -> Path:
-    folder = project.bundles / f"{run.folder.name}-{architecture.id}"
-    if not folder.is_dir():
-        raise UsageError(
-            f"there is no bundle of {architecture.id}",
-            hint=f"build it: mostool export --arch {architecture.id}, or name one with --bundle",
-        )
-    return folder
+def _file_predict(run: Run, architecture: Architecture) -> Predict:
+    """Logits of the file as export builds it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        model = Path(scratch) / "model.onnx"
+        run.build(architecture, model, {})
+        return export.predictor(model, {})

@@ -72,23 +72,13 @@ def export(
         DeviceError: the device is not the one its table was measured on, or the file does not run there.
         UnstableError: with `strict`, the measurement did not settle; nothing is written.
     """
-    run.info.space.check(architecture)
     check_workload(run, workload)
-    folder = out or project.bundles / f"{run.folder.name}-{architecture.id}"
+    folder = out or project.bundle_folder(run.folder, architecture)
     run.remember([architecture])
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch) / "model.onnx"
         listener(Progress("export", 1, _STEPS, "materialize, export, compare"))
-        subnet = run.supernet.materialize(architecture)
-        checks = run.checks(subnet)
-        artifact = exporting.export_onnx(
-            subnet,
-            architecture,
-            model,
-            checks,
-            checkpoint_sha256=run.checkpoint_sha256,
-            options=target.runtime.options,
-        )
+        artifact, checks = run.build(architecture, model, target.runtime.options)
         listener(Progress("export", 2, _STEPS, f"measure on {target.id}"))
         table = project.table_folder(target.id, run.info.space, workload)
         measured = measure_file(run, model, table, target, workload)

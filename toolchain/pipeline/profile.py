@@ -160,19 +160,6 @@ def input_shapes(run: Run, workload: Workload) -> dict[str, profiling.InputShape
     }
 
 
-def build_artifact(run: Run, architecture: Architecture, path: Path, target: Target) -> Artifact:
-    """The subnet as an ONNX file at `path`, proven equal to the module."""
-    subnet = run.supernet.materialize(architecture)
-    return export.export_onnx(
-        subnet,
-        architecture,
-        path,
-        run.checks(subnet),
-        checkpoint_sha256=run.checkpoint_sha256,
-        options=target.runtime.options,
-    )
-
-
 def _measure_group(
     table: profiling.LatencyTable,
     architectures: Sequence[Architecture],
@@ -187,7 +174,7 @@ def _measure_group(
         listener(Progress("profile", 0, 0, f"build {architecture.id}"))
         path = scratch / f"{architecture.id}.onnx"
         try:
-            artifacts[architecture.id] = build_artifact(run, architecture, path, target)
+            artifacts[architecture.id] = run.build(architecture, path, target.runtime.options).artifact
         except MostoolError as error:
             failure = Failed(stage="build", error=str(error))
             table.append(_row(table.info, run, architecture, None, failure))
@@ -242,5 +229,5 @@ def _reference(folder: Path, run: Run, target: Target, *, fresh: bool) -> bytes:
 def build_reference(run: Run, target: Target) -> bytes:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "reference.onnx"
-        build_artifact(run, run.info.space.middle(), path, target)
+        run.build(run.info.space.middle(), path, target.runtime.options)
         return path.read_bytes()

@@ -14,7 +14,7 @@ import toolchain
 from toolchain.errors import UsageError
 from toolchain.files import sha256_file
 from toolchain.records import RunInfo, TableInfo, Workload, now, read_record, write_record
-from toolchain.space import SearchSpace
+from toolchain.space import Architecture, SearchSpace
 
 CHECKPOINT_FILE = "checkpoint.json"
 _DISTRIBUTIONS = ("torch", "onnx", "onnxruntime", "numpy", "tokenizers", "safetensors", "scikit-learn", "msgspec")
@@ -36,6 +36,10 @@ class Project(NamedTuple):
     def table_folder(self, device: str, space: SearchSpace, workload: Workload) -> Path:
         """profiles/<device>/<workload>/: one table for each device, space and shape of work."""
         return self.root / "profiles" / device / f"{space.family}-{space.name}-{space.digest[:6]}-{workload.slug}"
+
+    def bundle_folder(self, run: Path, architecture: Architecture) -> Path:
+        """bundles/<run>-<architecture>, where export puts a subnet unless told otherwise."""
+        return self.bundles / f"{run.name}-{architecture.id}"
 
     def find_run(self, run: Path | None) -> Path:
         """The folder of the run that is meant: the one given, by path or by name in runs/, else the newest.

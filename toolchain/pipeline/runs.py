@@ -6,7 +6,7 @@ import contextlib
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from toolchain.errors import IntegrityError, UsageError
 from toolchain.files import sha256_file
 from toolchain.journal import Journal, read_journal
 from toolchain.pipeline.project import CHECKPOINT_FILE
-from toolchain.records import CheckpointInfo, Quality, SearchResult, decode_record, read_record
+from toolchain.records import Artifact, CheckpointInfo, Quality, SearchResult, decode_record, read_record
 from toolchain.space import Architecture
 from toolchain.supernet.checkpoint import load_supernet
 from toolchain.supernet.inference import Predict, subnet_predictor, supernet_predictor
@@ -24,6 +24,13 @@ from toolchain.supernet.module import Subnet, Supernet
 SplitName = Literal["validation", "test"]
 
 _NAMED = ("smallest", "middle", "largest", "winner")
+
+
+class Built(NamedTuple):
+    """A model file's record, and the questions it was asked."""
+
+    artifact: Artifact
+    checks: export.Checks
 
 
 class Run:
@@ -74,6 +81,20 @@ class Run:
     def subnet_predict(self, architecture: Architecture) -> Predict:
         """Logits of the materialized subnet."""
         return subnet_predictor(self.supernet.materialize(architecture))
+
+    def build(self, architecture: Architecture, path: Path, options: dict[str, str]) -> Built:
+        """The subnet as an ONNX file at `path`, proven equal to the module; `options` are the session's settings.
+
+        Raises:
+            ParityError: the file and the module disagree; no file is left.
+        """
+        self.info.space.check(architecture)
+        subnet = self.supernet.materialize(architecture)
+        checks = self.checks(subnet)
+        artifact = export.export_onnx(
+            subnet, architecture, path, checks, checkpoint_sha256=self.checkpoint_sha256, options=options
+        )
+        return Built(artifact, checks)
 
     def checks(self, subnet: Subnet) -> export.Checks:
         """Parity checks on the run's own held-out text."""

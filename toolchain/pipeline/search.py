@@ -10,7 +10,6 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from toolchain import export
 from toolchain import search as searching
 from toolchain.errors import UsageError
 from toolchain.files import sha256_file
@@ -183,15 +182,7 @@ def _file_overhead_bytes(run: Run) -> Callable[[Architecture], float]:
     per_layer = 0.0
     with tempfile.TemporaryDirectory() as scratch:
         for architecture in (space.smallest(), space.largest()):
-            subnet = run.supernet.materialize(architecture)
-            artifact = export.export_onnx(
-                subnet,
-                architecture,
-                Path(scratch) / "model.onnx",
-                run.checks(subnet),
-                checkpoint_sha256=None,
-                options={},
-            )
+            artifact = run.build(architecture, Path(scratch) / "model.onnx", {}).artifact
             extra = artifact.size_bytes - _BYTES_PER_PARAMETER * artifact.parameters
             per_layer = max(per_layer, extra / _layers(architecture))
     return lambda architecture: per_layer * _layers(architecture)
