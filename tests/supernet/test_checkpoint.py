@@ -11,8 +11,11 @@ from safetensors.torch import save
 
 from toolchain.errors import IntegrityError
 from toolchain.files import sha256_file
+from toolchain.records import CheckpointInfo, Data, now
 from toolchain.space import SearchSpace
-from toolchain.supernet.checkpoint import load_tensors, load_weights, save_tensors
+from toolchain.supernet.checkpoint import load_supernet, load_tensors, load_weights, save_tensors
+
+from .toy_task import settings, toy_quality, toy_space, toy_train
 
 NAME = "weights.safetensors"
 
@@ -38,6 +41,31 @@ def test_weights_come_back(saved: Path) -> None:
 def test_equal_weights_are_equal_files(saved: Path, tmp_path: Path) -> None:
     again = save_tensors(tiny.supernet(tiny.resolved()).state_dict(), tmp_path / "again")
     assert again == sha256_file(tmp_path / "again") == sha256_file(saved)
+
+
+def test_a_run_s_supernet_comes_back_from_its_record(tmp_path: Path) -> None:
+    supernet, state = toy_train(tmp_path, settings(updates=2))
+    info = CheckpointInfo(
+        space=toy_space(),
+        training=settings(updates=2),
+        data=Data(title="made", files={}, sha256="0" * 64, train=8, validation=8, test=8),
+        vocabulary_size=tiny.VOCABULARY,
+        updates_done=state.update,
+        weights=state.weights,
+        weights_sha256=state.weights_sha256,
+        tokenizer_sha256="0" * 64,
+        parameters=sum(parameter.numel() for parameter in supernet.parameters()),
+        metrics=state.curve[-1].quality,
+        versions={},
+        created_at=now(),
+    )
+    loaded = load_supernet(info, tmp_path)
+    assert not loaded.training
+    for architecture in tiny.samples(toy_space(), 3):
+        assert toy_quality(loaded, architecture) == toy_quality(supernet, architecture)
+    other = msgspec.structs.replace(info, space=tiny.resolved(labels=0))
+    with pytest.raises(IntegrityError, match="another model"):
+        load_supernet(other, tmp_path)
 
 
 def test_a_changed_file_is_not_read(saved: Path) -> None:

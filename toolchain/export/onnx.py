@@ -94,8 +94,6 @@ def _trace(subnet: nn.Module, checks: Checks) -> bytes:
             },
         )
     model = onnx.load_from_string(stream.getvalue())
-    for node in model.graph.node:
-        node.doc_string = ""
     model.producer_name, model.producer_version = "mostool", ""
     onnx.checker.check_model(model)
     return model.SerializeToString(deterministic=True)  # type: ignore[no-any-return]
