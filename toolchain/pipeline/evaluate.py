@@ -64,6 +64,8 @@ def _predict(project: Project, run: Run, architecture: Architecture, form: Form,
         return _file_predict(run, architecture)
     manifest = export.read_manifest(folder)
     export.verify_files(folder, manifest)
+    if bundle is None and manifest.checkpoint_sha256 != run.checkpoint_sha256:
+        return _file_predict(run, architecture)  # the bundle there is of a run that was trained anew since
     if manifest.files["tokenizer.json"] != run.info.tokenizer_sha256:
         raise UsageError(f"{folder} was trained with another tokenizer than this run", hint="name its run with --run")
     if manifest.artifact.architecture != architecture:

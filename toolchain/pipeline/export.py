@@ -25,9 +25,11 @@ from toolchain.records import (
     Failed,
     Latency,
     Manifest,
+    TableInfo,
     Timed,
     Workload,
     now,
+    read_record,
 )
 from toolchain.space import Architecture
 from toolchain.targets import Target
@@ -158,13 +160,14 @@ def measure_file(run: Run, model: Path, table: Path, target: Target, workload: W
         anchor: float | None = None
         reference = table / profiling.REFERENCE
         if reference.is_file():
-            info, rows = profiling.read_table(table)
+            info = read_record(table / profiling.TABLE, TableInfo)
             if info.environment.fingerprint != environment.fingerprint:
                 raise DeviceError(
                     f"{target.id} is not the device its latency table was measured on",
                     why=f"fingerprint {info.environment.fingerprint} -> {environment.fingerprint}",
                     hint="start a new table: mostool profile --fresh",
                 )
+            _, rows = profiling.read_table(table)
             timed = [row.outcome for row in rows if isinstance(row.outcome, Timed)]
             anchor = profiling.anchor_s(timed) if timed else None
         else:

@@ -10,7 +10,7 @@ from toolchain import predict as prediction
 from toolchain import profiling
 from toolchain.errors import UsageError
 from toolchain.files import sha256_file
-from toolchain.records import Cost, PredictorInfo, Timed, read_record, write_record
+from toolchain.records import Cost, PredictorInfo, TableInfo, Timed, read_record, write_record
 from toolchain.space import Architecture
 from toolchain.supernet.families import declaration
 
@@ -57,13 +57,15 @@ def fit_table(folder: Path) -> PredictorInfo:
 
 
 def read_predictor(folder: Path) -> PredictorInfo:
-    """The predictor of a table; fitted anew where the table has grown, or the family counts other features, since."""
+    """The predictor of a table; fitted anew where the table has changed, or the family counts other features, since."""
     path = folder / PREDICTOR_FILE
-    if path.is_file():
-        fitted = read_record(path, PredictorInfo)
+    if path.is_file() and (folder / profiling.JOURNAL).is_file():
+        fitted, table = read_record(path, PredictorInfo), read_record(folder / profiling.TABLE, TableInfo)
+        same = (fitted.environment, fitted.space, fitted.workload) == (table.environment, table.space, table.workload)
         family = declaration(fitted.space.family)
         features = tuple(family.features(fitted.space, fitted.space.smallest(), fitted.workload))
-        if fitted.table_sha256 == sha256_file(folder / profiling.JOURNAL) and fitted.features == features:
+        known = (fitted.table_sha256, fitted.features) == (sha256_file(folder / profiling.JOURNAL), features)
+        if same and known:
             return fitted
     return fit_table(folder)
 
