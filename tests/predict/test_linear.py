@@ -30,7 +30,7 @@ ENVIRONMENT = Environment(
     engine_version="1",
     provider="CPUExecutionProvider",
 )
-SECONDS = {"pass": 2e-4, "layers": 5.13e-5, "attention": 2.17e-5, "feed_forward": 1.071e-6, "links": 5.37e-7, "idle": 0.0}
+SECONDS = {"pass": 2e-4, "layers": 5e-5, "attention": 2e-5, "feed_forward": 1e-6, "links": 5e-7, "idle": 0.0}
 """What a made-up device takes for each kind of work of a made-up family."""
 
 
@@ -72,7 +72,7 @@ def noisy() -> PredictorInfo:
 
 
 def test_a_latency_without_noise_is_found_exactly() -> None:
-    info = fit(make_rows(40))
+    info = fit(list({round(row.latency_s, 9): row for row in make_rows(60)}.values()))  # no two alike, so no ties
     fresh = make_rows(100, seed=1)
     predicted = predict_s(info, [row.features for row in fresh])
     np.testing.assert_allclose(predicted, [row.latency_s for row in fresh], rtol=1e-3)
