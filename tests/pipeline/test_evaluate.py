@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from made_project import Made, call, refused, require
+from made_project import CLASSIFY, Made, call, refused, require
 
 COUNT, EXPORTED = 20, 3
 
@@ -31,16 +31,16 @@ def test_sampling_is_seeded(made: Made, drawn: list[str]) -> None:
     assert [one["architecture"] for one in listed] == [msgspec.json.decode(line) for line in drawn[:3]]
 
 
-@pytest.mark.parametrize("run", ["classify", "mlm"])
-def test_supernet_and_subnet_agree_on_many_architectures(made: Made, drawn: list[str], run: str) -> None:
+@pytest.mark.parametrize(("run", "form"), [("classify", "subnet"), ("classify", "bundle"), ("mlm", "subnet")])
+def test_the_supernet_agrees_with_subnets_and_files(made: Made, drawn: list[str], run: str, form: str) -> None:
     folder = getattr(made, run)
     given = [part for one in drawn for part in ("--arch", one)]
-    inside, alone = (
+    inside, others = (
         call(made.root, "evaluate", "--run", folder, *given, "--source", source, "--json").data
-        for source in ("supernet", "subnet")
+        for source in ("supernet", form)
     )
     assert len({one["id"] for one in inside}) == COUNT
-    for shared, own in zip(inside, alone, strict=True):
+    for shared, own in zip(inside, others, strict=True):
         assert shared["id"] == own["id"]
         assert shared["quality"]["value"] == own["quality"]["value"]
         assert shared["quality"]["loss"] == pytest.approx(own["quality"]["loss"], abs=1e-5)
@@ -66,6 +66,24 @@ def test_the_bundle_agrees_with_both(project: Path, drawn: list[str]) -> None:
         assert float(np.ptp(logits[one, "supernet"], axis=0).max()) > 1e-3, "the answer does not depend on the text"
     first, second = (logits[one, "supernet"] for one in drawn[:2])
     assert float(np.abs(first - second).max()) > 1e-3
+
+
+def test_a_bundle_of_a_run_trained_anew_is_not_taken_for_the_new_one(project: Path, made: Made) -> None:
+    run = made.classify.relative_to(made.root)
+    (old,) = call(project, "evaluate", "--source", "bundle", "--arch", "winner", "--json").data
+    require(call(project, *CLASSIFY, "--fresh", "--out", run, "--dropout", "0"))
+    architecture = made.bundle.name.rpartition("-")[2]
+    winner = msgspec.json.encode(
+        msgspec.json.decode((made.bundle / "manifest.json").read_text())["artifact"]["architecture"]
+    ).decode()
+    (shipped,), (inside,) = (
+        call(project, "evaluate", "--source", source, "--arch", winner, "--json").data
+        for source in ("bundle", "supernet")
+    )
+    assert shipped["id"] == inside["id"] == architecture
+    assert shipped["quality"]["value"] == inside["quality"]["value"]
+    assert shipped["quality"]["loss"] == pytest.approx(inside["quality"]["loss"], abs=1e-5)
+    assert shipped["quality"]["loss"] != pytest.approx(old["quality"]["loss"], abs=1e-5)
 
 
 def test_a_bundle_is_evaluated_by_its_folder(made: Made) -> None:

@@ -1,0 +1,162 @@
+"""A flag beats a variable beats ./mostool.toml beats the user's file beats the default, and all are read alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+from made_project import Made, call, copied, refused, require, write_inputs
+
+from toolchain.cli.app import app
+
+
+@pytest.fixture
+def folder(made: Made, tmp_path: Path) -> Path:
+    """The finished project without what these tests never look at."""
+    return copied(made.root, tmp_path / "project")
+
+
+def write(folder: Path, text: str | bytes) -> None:
+    (folder / "mostool.toml").write_bytes(text.encode() if isinstance(text, str) else text)
+
+
+def drawn(folder: Path, *arguments: str, **variables: str) -> int:
+    """How many architectures `sample` prints."""
+    return len(require(call(folder, "sample", *arguments, variables=variables)).out.splitlines())
+
+
+def test_who_beats_whom(folder: Path, tmp_path: Path) -> None:
+    assert drawn(folder) == 1
+    user = tmp_path / "home" / "mostool"
+    user.mkdir(parents=True)
+    (user / "config.toml").write_text("[sample]\nn = 2\nseed = 7\n")
+    home = {"XDG_CONFIG_HOME": str(tmp_path / "home")}
+    assert drawn(folder, **home) == 2
+    write(folder, "[sample]\nn = 3\n")
+    assert drawn(folder, **home) == 3
+    assert drawn(folder, **home, MOSTOOL_SAMPLE_N="4") == 4
+    assert drawn(folder, "--n", "5", **home, MOSTOOL_SAMPLE_N="4") == 5
+    rows = call(folder, "config", "--json", variables={**home, "MOSTOOL_SAMPLE_RUN": "words"}).data
+    assert rows == [
+        {"option": "sample.run", "value": "words", "origin": "MOSTOOL_SAMPLE_RUN"},
+        {"option": "sample.n", "value": "3", "origin": "mostool.toml"},
+        {"option": "sample.seed", "value": "7", "origin": str(user / "config.toml")},
+    ]
+
+
+def test_every_option_is_called_by_its_long_name() -> None:
+    """Settings files and MOSTOOL_* variables use the names --help shows."""
+    for command in leaves(app):
+        for option in command.params:
+            if isinstance(option, click.Option):
+                assert option.name is not None
+                assert f"--{option.name.replace('_', '-')}" in option.opts, (command.name, option.opts)
+
+
+def leaves(group: click.Group) -> list[click.Command]:
+    found: list[click.Command] = []
+    for command in group.commands.values():
+        found += leaves(command) if isinstance(command, click.Group) else [command]
+    return found
+
+
+def test_config_says_what_holds_and_why(folder: Path) -> None:
+    told = require(call(folder, "config"))
+    assert "nothing is set" in told.out
+    write(folder, '[search]\nlatency = "5ms"\n')
+    told = require(call(folder, "config"))
+    assert "search.latency" in told.out
+    assert "mostool.toml" not in told.out
+    told = require(call(folder, "config", "--origin", variables={"MOSTOOL_TRAIN_UPDATES": "7"}))
+    rows = [line.split() for line in told.out.splitlines()[2:]]
+    assert ["search.latency", "5ms", "mostool.toml"] in rows
+    assert ["train.updates", "7", "MOSTOOL_TRAIN_UPDATES"] in rows
+    assert ["search.searcher", "evolution", "default"] in rows
+    assert len({row[0] for row in rows}) == len(rows)
+
+
+def test_a_budget_in_a_file_is_read_like_a_flag(folder: Path) -> None:
+    write(folder, '[search]\nlatency = "900us"\nparams = 12000\nevaluations = 3\n')
+    found = call(folder, "search", "--json").data
+    assert {one["metric"]: one["limit"] for one in found["budgets"]} == {
+        "latency_s": pytest.approx(900e-6),
+        "parameters": 12000.0,
+    }
+    found = call(folder, "search", "--json", variables={"MOSTOOL_SEARCH_PARAMS": "11k"}).data
+    assert {one["metric"]: one["limit"] for one in found["budgets"]}["parameters"] == 11e3
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("[search]\nlatency = 5\n", "'5' is no time"),
+        ("[search]\nlatency = 0.005\n", "'0.005' is no time"),
+        ("[search]\nlatency = nan\n", "'nan' is no time"),
+        ("[search]\nlatency = -1.0\n", "'-1.0' is no time"),
+        ('[search]\nlatency = "0ms"\n', "must be above zero"),
+        ('[search]\nlatency = ["5ms"]\n', "an option has one value"),
+        ("[search.latency]\nlimit = 5\n", "an option has one value"),
+        ('[search]\nevaluations = "many"\n', "search.evaluations"),
+        ("[search]\nevaluations = 1.5\n", "search.evaluations"),
+        ("[search]\nevaluations = true\n", "search.evaluations"),
+        ("[search]\nevaluations = 0\n", "search.evaluations"),
+        ("[search]\nseed = 1979-05-27\n", "search.seed"),
+        ("[train]\nfresh = 1\n", "true or false"),
+        ('[train]\nfresh = "yes"\n', "true or false"),
+        ("[train]\nlearning-rate = nan\n", "no finite number"),
+        ('[train]\ntask = "translate"\n', "'classify', 'mlm'"),
+        ("[serach]\n", "did you mean search?"),
+        ("[search]\nlatencyy = 5\n", "did you mean latency?"),
+        ("[search]\n_run = 5\n", "did you mean run?"),
+        ("latency = 5\n", "'latency'"),
+        ("search = 5\n", "write [search]"),
+        ("[search\n", "is not valid TOML"),
+        ("[search]\nlatency = \n", "is not valid TOML"),
+        ("[search]\nseed = 1\nseed = 2\n", "is not valid TOML"),
+        ("\0", "is not valid TOML"),
+        (b"\xff\xfe[\0s\0", "is not valid TOML"),
+        (b"[search]\n# caf\xe9\n", "is not valid TOML"),
+        ("deep = " + "[" * 50_000, "is not valid TOML"),
+        ("# " + "x" * (50 << 20), "too large to be a settings file"),
+    ],
+    ids=lambda value: repr(value[:30]),
+)
+def test_settings_that_cannot_be_are_refused_by_name(tmp_path: Path, settings: str | bytes, said: str) -> None:
+    write(tmp_path, settings)
+    told = refused(call(tmp_path, "search"), 2, said)
+    assert "mostool.toml" in told.err
+    assert call(tmp_path, "config", "--json").error["kind"] == "usage"
+
+
+@pytest.mark.parametrize("settings", [b"", b"\n", b"\xef\xbb\xbf[sample]\nn = 2\n", b"[sample]\r\nn = 2\r\n"])
+def test_odd_settings_files_are_read(folder: Path, settings: bytes) -> None:
+    write(folder, settings)
+    assert drawn(folder) == (2 if b"n = 2" in settings else 1)
+
+
+def test_a_repeatable_option_takes_a_list_or_one_value(tmp_path: Path) -> None:
+    inputs = write_inputs(tmp_path / "project")
+    write(inputs, '[train]\ndata = "no-such.tsv"\n')
+    refused(call(inputs, "train"), 2, "there is no no-such.tsv")
+    write(inputs, '[train]\ndata = ["data.tsv", "no-other.tsv"]\n')
+    refused(call(inputs, "train"), 2, "there is no no-other.tsv")
+    refused(call(inputs, "train", "--data", "a.tsv"), 2, "there is no a.tsv")
+
+
+def test_json_can_be_asked_for_by_a_variable_or_a_file(tmp_path: Path) -> None:
+    assert call(tmp_path, "sample", variables={"MOSTOOL_SAMPLE_JSON": "1"}).error["code"] == 2
+    write(tmp_path, "[sample]\njson = true\n")
+    assert call(tmp_path, "sample").error["code"] == 2
+    refused(call(tmp_path, "search"), 2)
+
+
+def test_a_variable_with_a_wrong_value_is_refused(tmp_path: Path) -> None:
+    refused(call(tmp_path, "search", variables={"MOSTOOL_SEARCH_LATENCY": "5"}), 2, "'5' is no time")
+    refused(call(tmp_path, "sample", variables={"MOSTOOL_SAMPLE_N": "none"}), 2, "--n")
+
+
+def test_settings_do_not_keep_help_from_being_shown(tmp_path: Path) -> None:
+    write(tmp_path, "[search\n")
+    assert "Usage:" in require(call(tmp_path, "--help")).out
+    assert require(call(tmp_path, "--version")).out.startswith("mostool")
