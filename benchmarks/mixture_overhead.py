@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import time
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -73,8 +74,9 @@ def main() -> None:
             if number >= 2:
                 walls[name].append(time.perf_counter() - wall)
                 cpus[name].append(time.process_time() - cpu)
-    print(f"space {options.space}, batch {BATCH} x {LENGTH} tokens, {options.threads} thread(s), {options.rounds} rounds")
-    print(f"{'kind':18} {'parameters':>11} {'ms/update':>10} {'CPU ratio':>10} {'wall ratio':>11}   (medians, measured)")
+    print(f"space {options.space}, batch {BATCH} x {LENGTH} tokens, {options.threads} thread(s)")
+    print(f"medians of {options.rounds} rounds, measured on {platform.processor() or platform.machine()}")
+    print(f"{'kind':18} {'parameters':>11} {'ms/update':>10} {'CPU ratio':>10} {'wall ratio':>11}")
     base_wall, base_cpu = np.array(walls["plain sharing"]), np.array(cpus["plain sharing"])
     for name in kinds:
         wall, cpu = np.array(walls[name]), np.array(cpus[name])

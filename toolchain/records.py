@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import math
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -100,8 +101,11 @@ class Training(Record, frozen=True):
                 raise ValueError(f"{name} must be at least 1")
         if self.sequence_length < 8 or self.vocabulary_size < 64:
             raise ValueError("sequence_length must be at least 8 and vocabulary_size at least 64")
-        if not self.learning_rate > 0 or not 0 <= self.dropout < 1 or self.weight_decay < 0 or self.warmup_updates < 0:
-            raise ValueError("learning_rate must be positive, 0 <= dropout < 1, weight_decay and warmup_updates >= 0")
+        for name in ("learning_rate", "gradient_clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be above zero")
+        if not 0 <= self.dropout < 1 or not 0 <= self.weight_decay < math.inf or self.warmup_updates < 0:
+            raise ValueError("0 <= dropout < 1, and weight_decay and warmup_updates must not be negative")
 
 
 # -- what a model is worth -------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_failure(failure, as_json=asked["json"])
             sys.stdout.flush()
             return failure.exit_code
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # click ends with SystemExit where it was writing itself
         # Nobody reads on: end quietly.
         _discard_stdout()
     return 0

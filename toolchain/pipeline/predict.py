@@ -82,7 +82,7 @@ def predict(info: PredictorInfo, architectures: Sequence[Architecture]) -> list[
         info.space.check(architecture)
     seconds = _seconds(info, architectures)
     return [
-        Prediction(one, value, value * (1 - info.interval), value * (1 + info.interval))
+        Prediction(one, value, value * max(0.0, 1 - info.interval), value * (1 + info.interval))
         for one, value in zip(architectures, seconds, strict=True)
     ]
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from toolchain import export, profiling
+from toolchain import predict as prediction
 from toolchain.errors import MostoolError, UnstableError, UsageError
 from toolchain.files import sha256_bytes
 from toolchain.pipeline.predict import read_predictor
@@ -31,8 +32,6 @@ from toolchain.records import (
 from toolchain.space import Architecture, SearchSpace
 from toolchain.supernet.families import declaration
 from toolchain.targets import Target
-
-_ROWS_FOR_PREDICTOR = 8
 
 
 class Profiled(NamedTuple):
@@ -104,7 +103,7 @@ def profile(
         warnings = [*table.repairs, *doubts]
     if strict and doubts:
         raise UnstableError(doubts[0], hint="make the machine quiet, then profile --fresh; the table is kept")
-    predictor = read_predictor(folder) if timed >= _ROWS_FOR_PREDICTOR else None
+    predictor = read_predictor(folder) if timed >= prediction.MINIMUM_ROWS else None
     return Profiled(folder, info, len(missing), timed, failed, predictor, warnings)
 
 

@@ -103,7 +103,7 @@ def search(
         extremes = [_evaluation(one, quality, costs, budgets) for one in (space.smallest(), space.largest())]
         warnings.extend(journal.repairs)
     if len(found.evaluations) < evaluations:
-        warnings.append(f"{len(found.evaluations)} subnets keep the budgets and all were looked at")
+        warnings.append(f"the search ended after {len(found.evaluations)} subnets: nothing new that fits was found")
     result = SearchResult(
         space=space,
         searcher=searcher,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.stats import kendalltau
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.model_selection import KFold
 
 from toolchain.errors import UsageError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-MINIMUM_ROWS = 8
+MINIMUM_ROWS = 9
 COVERAGE = 0.9
 _RIDGES = tuple(float(ridge) for ridge in np.logspace(-6, 1, 15))
 _FOLDS = 10
@@ -116,21 +116,13 @@ def _folds(rows: int) -> KFold:
     return KFold(min(_FOLDS, rows), shuffle=True, random_state=0)
 
 
-def _cross_validated(scaled: Floats, latency: Floats, ridge: float) -> Floats:
-    guesses = np.empty_like(latency)
-    for fit, check in _folds(len(latency)).split(scaled):
-        guesses[check] = scaled[check] @ _fit(scaled[fit], latency[fit], ridge)
-    return guesses
-
-
 def _best_ridge(scaled: Floats, latency: Floats) -> float:
+    """The ridge with the smallest leave-one-out error, in closed form."""
     # In units of the data: the rows are divided by their latency, so the Gram matrix grows with 1 / latency squared.
-    unit = float(np.mean(np.sum((scaled / latency[:, None]) ** 2, axis=1)))
-    errors = {
-        ridge * unit: float(np.mean(((_cross_validated(scaled, latency, ridge * unit) - latency) / latency) ** 2))
-        for ridge in _RIDGES
-    }
-    return min(errors, key=errors.__getitem__)
+    relative = scaled / latency[:, None]
+    unit = float(np.mean(np.sum(relative**2, axis=1)))
+    chosen = RidgeCV(alphas=[unit * ridge for ridge in _RIDGES], fit_intercept=False)
+    return float(chosen.fit(relative, np.ones_like(latency)).alpha_)
 
 
 def _held_out(scaled: Floats, latency: Floats) -> Floats:
