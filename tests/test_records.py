@@ -34,7 +34,9 @@ def every_stored_kind() -> list[type[Stored]]:
     return sorted(Stored.__subclasses__(), key=lambda kind: kind.__name__)
 
 
-RUN = RunInfo(command="train", arguments={"--seed": "1"}, versions={}, revision="abc", started_at=now())
+RUN = RunInfo(
+    command="train", arguments={"--seed": "1"}, versions={}, revision="abc", started_at=now(), finished_at=now()
+)
 ENVIRONMENT = Environment(
     machine="x86_64",
     cpu="a processor",

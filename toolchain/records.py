@@ -105,7 +105,7 @@ class Training(Record, frozen=True):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above zero")
         if not 0 <= self.dropout < 1 or not 0 <= self.weight_decay < math.inf or self.warmup_updates < 0:
-            raise ValueError("0 <= dropout < 1, and weight_decay and warmup_updates must not be negative")
+            raise ValueError("dropout must be in [0, 1), weight_decay and warmup_updates must be 0 or more")
 
 
 # -- what a model is worth -------------------------------------------------------------------------------------------
