@@ -100,7 +100,8 @@ def test_every_example_parses(line: str) -> None:
     command: click.Command = app
     while isinstance(command, click.Group):
         command = command.commands[words.pop(0)]
-    with command.make_context(command.name, words) as context:
+    parent = click.Context(app, info_name="mostool", **app.context_settings)
+    with command.make_context(command.name, words, parent=parent) as context:
         assert context.args == []
 
 
