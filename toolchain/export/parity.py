@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from torch import nn
 
 from toolchain.errors import IntegrityError, ParityError
 from toolchain.export.session import RUNTIME_ERRORS
-from toolchain.files import replacing
+from toolchain.files import write_bytes
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -92,8 +92,7 @@ def save_checks(checks: Checks, path: Path) -> None:
     for number, (one, expected) in enumerate(zip(checks.inputs, checks.expected, strict=True)):
         tensors |= {f"{number}.{name}": _whole(array) for name, array in one.items()}
         tensors[f"{number}.logits"] = _whole(expected[..., :_CLASSES_KEPT])
-    with replacing(path) as part:
-        save_file(tensors, part)
+    write_bytes(path, save(tensors))
 
 
 def load_checks(path: Path) -> Checks:

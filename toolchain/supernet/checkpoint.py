@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from toolchain.errors import IntegrityError
-from toolchain.files import inside, replacing, sha256_file
+from toolchain.files import inside, sha256_bytes, sha256_file, write_bytes
 from toolchain.records import CheckpointInfo
 from toolchain.supernet.families import build_supernet
 from toolchain.supernet.module import Supernet
@@ -18,9 +18,10 @@ from toolchain.supernet.module import Supernet
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> str:
     """Write named tensors atomically; the sha256 of the file."""
-    with replacing(path) as part:
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, part)
-    return sha256_file(path)
+    # As bytes, and not by the library's own file writer, which hides the system's error when a disk is full.
+    data = save({name: tensor.detach().contiguous() for name, tensor in tensors.items()})
+    write_bytes(path, data)
+    return sha256_bytes(data)
 
 
 def load_tensors(folder: Path, name: str, sha256: str) -> dict[str, Tensor]:
