@@ -142,7 +142,7 @@ def ms(seconds: float) -> str:
 
 def spread(half_width_s: float) -> str:
     """A half-width beside a latency, in its unit."""
-    return f"± {1e3 * half_width_s:.2g}"
+    return f"± {1e3 * half_width_s:.4f}"
 
 
 def mib(size_bytes: float) -> str:
