@@ -12,6 +12,7 @@ import click
 import pytest
 from made_project import Made, call, require
 
+import toolchain.cli.demo
 import toolchain.cli.look
 import toolchain.cli.make
 from toolchain.cli.app import app
@@ -62,7 +63,7 @@ def read_names(function: ast.FunctionDef) -> set[str]:
 def test_every_option_is_read_by_its_command() -> None:
     functions = {
         node.name: node
-        for module in (toolchain.cli.look, toolchain.cli.make)
+        for module in (toolchain.cli.demo, toolchain.cli.look, toolchain.cli.make)
         for node in ast.parse(Path(module.__file__).read_text()).body
         if isinstance(node, ast.FunctionDef)
     }

@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from toolchain.cli.app import Group, app, common
-from toolchain.cli.make import FOLDER, error_in_words, run_option, seed_option
+from toolchain.cli.options import FOLDER, run_option, seed_option
 from toolchain.cli.output import ProgressPrinter, ms, percent, plain, print_result, table
+from toolchain.cli.words import error_in_words
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The subcommands that make something: train, profile, search, export, demo."""
+"""The subcommands that make something: train, profile, search, export."""
 
 from __future__ import annotations
 
@@ -8,26 +8,17 @@ from typing import Any
 import click
 
 from toolchain.cli.app import app, common
+from toolchain.cli.options import FILE, FOLDER, run_option, seed_option, strict_option
 from toolchain.cli.output import (
     ProgressPrinter,
     axes_in_words,
-    in_units,
-    mib,
-    ms,
     percent,
     plain,
     print_result,
-    spread,
     table,
 )
 from toolchain.cli.values import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, SIZE, TIME
-
-FOLDER = click.Path(path_type=Path, file_okay=True)
-FILE = click.Path(path_type=Path, exists=False)
-
-run_option = click.option("--run", type=FOLDER, help="A run's folder or its name in runs/. [newest]")
-seed_option = click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-strict_option = click.option("--strict", is_flag=True, help="Exit code 6 where a measurement is in doubt.")
+from toolchain.cli.words import costs_in_words, error_in_words, manifest_in_words
 
 
 @app.command()
@@ -165,15 +156,6 @@ def profile(json: bool, quiet: bool, **options: Any) -> None:
     print_result(plain(data), done.warnings, lines, as_json=json, quiet=quiet)
 
 
-def error_in_words(predictor: Any) -> list[str]:
-    error = predictor.error
-    return [
-        f"predictor on {predictor.target}, {predictor.workload.slug}: held-out error {percent(error.mape)} (mean), "
-        f"{percent(error.worst)} (worst), {percent(error.within_10pct)} within 10 %, "
-        f"Kendall tau {error.kendall_tau:.2f}; n={error.n}, cross-validated"
-    ]
-
-
 @app.command()
 @run_option
 @click.option("--device", help="Whose latency table to search with. [the device profiled last]")
@@ -217,7 +199,7 @@ def search(json: bool, quiet: bool, **options: Any) -> None:
         *table(
             ["subnet", "id", result.winner.quality.metric.replace("_", " "), "latency", "size", "parameters"],
             [
-                [name, one.architecture.id, percent(one.quality.value), *_costs(one.costs)]
+                [name, one.architecture.id, percent(one.quality.value), *costs_in_words(one.costs)]
                 for name, one in picked.items()
             ],
         ),
@@ -238,11 +220,6 @@ def search(json: bool, quiet: bool, **options: Any) -> None:
         "front": [result.evaluations[index].architecture.id for index in result.front],
     }
     print_result(plain(data), found.warnings, lines, as_json=json, quiet=quiet)
-
-
-def _costs(costs: Any) -> list[str]:
-    latency = costs.get("latency_s")
-    return [ms(latency.value) if latency else "-", mib(costs["size_bytes"].value), f"{costs['parameters'].value:,.0f}"]
 
 
 @app.command()
@@ -299,100 +276,3 @@ def export(json: bool, quiet: bool, **options: Any) -> None:
         )
     data = {"bundle": str(made.folder), "manifest": made.manifest}
     print_result(plain(data), made.warnings, manifest_in_words(made.folder, made.manifest), as_json=json, quiet=quiet)
-
-
-def manifest_in_words(folder: Path, manifest: Any) -> list[str]:
-    latency, environment = manifest.latency, manifest.environment
-    p99 = f"; p99 {1e3 * latency.p99_s:.3f}" if latency.p99_s else ""
-    predicted = f", predicted {ms(manifest.predicted_s)}" if manifest.predicted_s else ""
-    lines = [
-        f"{folder}",
-        f"latency: {ms(latency.median_s)} {spread(latency.half_width_s)} (p50{p99}; n={latency.n}) measured on "
-        f"{manifest.target}, {environment.engine} {environment.engine_version} {manifest.artifact.precision}, "
-        f"{manifest.threads} thread(s), batch {manifest.workload.batch} x {manifest.workload.sequence_length} tokens"
-        f"{predicted}",
-        f"quality: {manifest.quality}, measured on this file",
-        f"size: {mib(manifest.artifact.size_bytes)}, {manifest.artifact.parameters:,} parameters; "
-        f"parity: largest difference {manifest.artifact.parity_max_abs_error:.1e}",
-    ]
-    for outcome in manifest.budgets:
-        metric, verdict = outcome.budget.metric, "met" if outcome.met else "MISSED"
-        value, limit = in_units(metric, outcome.value), in_units(metric, outcome.budget.limit)
-        lines.append(f"budget: {value} {outcome.source}, limit {limit}: {verdict}")
-    return [*lines, f"next: mostool verify {folder}"]
-
-
-@app.command()
-@click.option("--out", type=FOLDER, default=Path("mostool-demo"), show_default=True, help="A folder for all of it.")
-@click.option("--device", default="cpu", show_default=True)
-@common
-def demo(out: Path, device: str, json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
-    """The whole path on built-in real input, in minutes: train, profile, search, export, verify, report."""
-    from toolchain.errors import MostoolError
-    from toolchain.files import disk_errors
-    from toolchain.pipeline.demo import demo as run_demo
-    from toolchain.pipeline.project import Project
-
-    with disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-    with ProgressPrinter(quiet=quiet) as listener:
-        made = run_demo(Project(out), device, listener)
-    passed = all(made.verdicts.values())
-    data = {
-        "passed": passed,
-        "verdicts": made.verdicts,
-        "bundle": str(made.exported.folder),
-        "report": str(made.report),
-        "manifest": made.exported.manifest,
-        "largest": made.largest,
-        "smallest": made.smallest,
-        "prediction_error": made.prediction_error,
-    }
-    warnings = [*made.searched.warnings, *made.exported.warnings]
-    if passed or not json:  # one object, and a failure is the one that counts
-        print_result(plain(data), warnings, _demo_in_words(made, out), as_json=json, quiet=quiet)
-    if not passed:
-        failed = [name for name, held in made.verdicts.items() if not held]
-        raise MostoolError(
-            "the demo did not pass", why=f"not so: {'; '.join(failed)}", hint="on a busy machine, run it again"
-        )
-
-
-def _demo_in_words(made: Any, out: Path) -> list[str]:
-    manifest, result = made.exported.manifest, made.searched.result
-    latency, environment = manifest.latency, manifest.environment
-    rows = [
-        [name, percent(quality.value), ms(seconds), mib(size_bytes), f"{parameters:,.0f}"]
-        for name, quality, seconds, size_bytes, parameters in (
-            ("largest", made.largest, made.largest_s, *_size(result.largest)),
-            ("winner", manifest.quality, latency.median_s, manifest.artifact.size_bytes, manifest.artifact.parameters),
-            ("smallest", made.smallest, made.smallest_s, *_size(result.smallest)),
-        )
-    ]
-    rows.append(["always the same answer", percent(manifest.trivial_quality or 0.0), "-", "-", "-"])
-    return [
-        "",
-        f"Which library does this docstring sentence come from? {len(manifest.labels)} libraries, "
-        f"{manifest.quality.n} test sentences that nobody trained or searched on.",
-        f"Latency measured on {manifest.target}: {environment.cpu}, {environment.engine} {environment.engine_version}, "
-        f"{manifest.threads} thread, 1 x {manifest.workload.sequence_length} tokens, median.",
-        "",
-        *table(["subnet", "quality", "latency", "size", "parameters"], rows),
-        "",
-        *(
-            f"budget  {in_units(one.budget.metric, one.budget.limit)}: "
-            f"{in_units(one.budget.metric, one.value)} {one.source}, {'kept' if one.met else 'MISSED'}"
-            for one in manifest.budgets
-        ),
-        f"winner  predicted {ms(manifest.predicted_s)}, measured {ms(latency.median_s)} "
-        f"{spread(latency.half_width_s)} (n={latency.n}): {100 * made.prediction_error:.1f} % apart",
-        *(f"{'yes' if held else 'NO'}  {name}" for name, held in made.verdicts.items()),
-        f"bundle  {made.exported.folder}",
-        f"report  {made.report}",
-        f"go on in {out}: mostool profile, mostool search, mostool export",
-        "PASS" if all(made.verdicts.values()) else "FAIL",
-    ]
-
-
-def _size(evaluation: Any) -> tuple[float, float]:
-    return evaluation.costs["size_bytes"].value, evaluation.costs["parameters"].value
