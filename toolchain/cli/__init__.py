@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         except BrokenPipeError:
             raise
-        except (MostoolError, click.ClickException, click.Abort, KeyboardInterrupt, OSError, MemoryError) as error:
+        except (Exception, KeyboardInterrupt) as error:  # the last resort: whatever it is, it is told in one line
             if "--debug" in arguments:
                 traceback.print_exc()
             failure = _in_our_words(error)
@@ -66,10 +66,19 @@ def _in_our_words(error: BaseException) -> MostoolError:
             return _usage(error)
         case OSError():
             return _system(error)
-        case MemoryError():
+        case click.Abort() | KeyboardInterrupt():
+            return _InterruptedError("interrupted", hint="the same command goes on where this one stopped")
+        case MemoryError() | RuntimeError() if isinstance(error, MemoryError) or _says_out_of_memory(error):
             return MostoolError("out of memory", hint="use a smaller space or batch")
         case _:
-            return _InterruptedError("interrupted", hint="the same command goes on where this one stopped")
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            hint = "this is a bug in mostool: run with --debug and report the traceback"
+            return MostoolError("internal error", why=why, hint=hint)
+
+
+def _says_out_of_memory(error: BaseException) -> bool:
+    """torch has no class of its own for this: it is a RuntimeError with one of these texts."""
+    return any(words in str(error) for words in ("not enough memory", "out of memory", "can't allocate memory"))
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
