@@ -9,6 +9,7 @@ import pytest
 from made_project import Made, call, copied, refused, require, write_inputs
 
 from toolchain.cli.app import app
+from toolchain.cli.settings import settings_files
 
 
 @pytest.fixture
@@ -160,3 +161,17 @@ def test_settings_do_not_keep_help_from_being_shown(tmp_path: Path) -> None:
     write(tmp_path, "[search\n")
     assert "Usage:" in require(call(tmp_path, "--help")).out
     assert require(call(tmp_path, "--version")).out.startswith("mostool")
+
+
+def test_a_home_that_cannot_be_looked_into_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "[sample]\nn = 2\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", "n" * 5000)
+    assert settings_files() == [Path("mostool.toml")]
+
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert settings_files() == [Path("mostool.toml")]

@@ -23,8 +23,18 @@ _LARGEST_BYTES = 1 << 20
 
 def settings_files() -> list[Path]:
     """The settings files that exist, the one that wins last."""
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return [path for path in (home / "mostool" / "config.toml", Path(PROJECT_FILE)) if path.is_file()]
+    project = Path(PROJECT_FILE)
+    return [*_own_file(), *([project] if project.is_file() else [])]
+
+
+def _own_file() -> list[Path]:
+    """The user's file, where there is one; no home, or one that cannot be looked into, is as good as none."""
+    try:
+        folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+        path = folder / "mostool" / "config.toml"
+        return [path] if path.is_file() else []
+    except (OSError, RuntimeError):  # Path.home() raises the latter
+        return []
 
 
 def read_settings(group: click.Group) -> tuple[dict[str, dict[str, Any]], dict[tuple[str, str], str]]:
