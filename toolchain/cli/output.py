@@ -33,7 +33,7 @@ def print_result(data: object, warnings: Sequence[str], lines: Sequence[str], *,
     """One JSON object, or the lines for a person; warnings go to stderr, in JSON into the object."""
     if as_json:
         envelope = {"schema": SCHEMA, "ok": True, "data": msgspec.to_builtins(data), "warnings": list(warnings)}
-        sys.stdout.write(json.dumps(envelope, ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.write(json.dumps(envelope, allow_nan=False) + "\n")
         return
     for warning in warnings:
         sys.stderr.write(f"warning: {warning}\n")
@@ -47,7 +47,7 @@ def print_failure(error: MostoolError, *, as_json: bool) -> None:
     if as_json:
         body = {"code": error.exit_code, "kind": error.kind, "message": str(error), "hint": hint}
         envelope = {"schema": SCHEMA, "ok": False, "error": body, "warnings": []}
-        sys.stdout.write(json.dumps(envelope, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(envelope) + "\n")
         return
     prefix = "no answer" if isinstance(error, InfeasibleError) else "error"
     why = [f"why: {_one_line(error.why)}"] if error.why else []
@@ -81,7 +81,7 @@ class ProgressPrinter:
         self._bar: Bar | None = None
         self._tasks: dict[str, TaskID] = {}
         self._printed: dict[str, float] = {}
-        self._started: dict[str, float] = {}
+        self._started: dict[str, tuple[float, int]] = {}
 
     def __enter__(self) -> Self:
         if not self._quiet and sys.stderr.isatty():
@@ -118,12 +118,12 @@ class ProgressPrinter:
             )
             return
         now = time.monotonic()
-        self._started.setdefault(progress.stage, now)
+        started, resumed_at = self._started.setdefault(progress.stage, (now, progress.done))
         finished = progress.done >= progress.total > 0
         if finished or now - self._printed.get(progress.stage, -_PLAIN_EVERY_S) >= _PLAIN_EVERY_S:
             self._printed[progress.stage] = now
-            elapsed = now - self._started[progress.stage]
-            left = elapsed / progress.done * (progress.total - progress.done) if progress.done else None
+            elapsed, done_here = now - started, progress.done - resumed_at
+            left = elapsed / done_here * (progress.total - progress.done) if done_here > 0 else None
             eta = "" if finished or left is None else f", {left:.0f} s left"
             sys.stderr.write(
                 f"{progress.stage}: {progress.done}/{progress.total}, {elapsed:.0f} s{eta} {progress.note}".rstrip()

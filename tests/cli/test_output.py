@@ -1,0 +1,28 @@
+"""What a person or a program reads: JSON for any reader, and how long a resumed stage still takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from toolchain.cli import output
+from toolchain.errors import MostoolError
+from toolchain.progress import Progress
+
+
+def test_json_is_ascii_for_readers_of_any_encoding(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_result({"word": "m\u00e5ne \udcff"}, [], [], as_json=True, quiet=False)
+    output.print_failure(MostoolError("n\u00f8"), as_json=True)
+    assert capsys.readouterr().out.isascii()
+
+
+def test_what_was_done_before_says_nothing_about_the_pace(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter((100.0, 110.0))
+    monkeypatch.setattr(output.time, "monotonic", lambda: next(clock))
+    with output.ProgressPrinter(quiet=False) as listener:
+        listener(Progress("train", 900, 1000, ""))
+        listener(Progress("train", 920, 1000, ""))
+    first, second = capsys.readouterr().err.splitlines()
+    assert "left" not in first
+    assert second == "train: 920/1000, 10 s, 40 s left"
