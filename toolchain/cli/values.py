@@ -5,8 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    _FloatType = click.ParamType[float]
+else:
+    _FloatType = click.ParamType  # click 8.2 and 8.3 know no ParamType[float]
 
 _TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _SIZES = {"b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30}
@@ -14,7 +20,7 @@ _COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 _NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 
 
-class _Quantity(click.ParamType[float]):
+class _Quantity(_FloatType):
     """A number with a unit; the value handed on is in `units` of 1."""
 
     def __init__(self, name: str, units: Mapping[str, float], example: str) -> None:
