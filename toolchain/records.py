@@ -164,6 +164,7 @@ class CheckpointInfo(Stored, frozen=True):
     weights: str
     weights_sha256: str
     tokenizer_sha256: str
+    prepared_sha256: str
     parameters: int
     metrics: dict[str, Quality]
     versions: dict[str, str]
@@ -209,7 +210,7 @@ class Environment(Record, frozen=True):
 
     @property
     def fingerprint(self) -> str:
-        """What may not change within one latency table: all of it but the boot and the governor, which are watched.
+        """What may not change within one latency table: all of it but the boot and the governor.
 
         Memory counts by the quarter GiB: the kernel's own share of it differs from boot to boot.
         """
@@ -297,7 +298,11 @@ class TableInfo(Stored, frozen=True):
 
 
 class Latency(Record, frozen=True):
-    """The figures of one measured latency. `median_s` is paired with the reference model, so free of slow drift."""
+    """The figures of one measured latency. `median_s` is paired with the reference model, so free of slow drift.
+
+    All stand on its scale, the mean, the minimum and the high percentiles too, but `raw_median_s` and `cpu_median_s`:
+    those are what the clocks said.
+    """
 
     median_s: float
     half_width_s: float
@@ -348,11 +353,12 @@ class PredictorInfo(Stored, frozen=True):
 
 
 class Budget(Record, frozen=True):
-    """A limit a subnet must keep: latency in seconds (at the median, on `target`), bytes on disk, or parameters."""
+    """A limit a subnet must keep: bytes on disk, parameters, or seconds at the median (`workload` on `target`)."""
 
     metric: Literal["latency_s", "size_bytes", "parameters"]
     limit: float
     target: str | None = None
+    workload: Workload | None = None
 
 
 class Cost(Record, frozen=True):
@@ -466,14 +472,19 @@ def encode_compact(record: msgspec.Struct) -> bytes:
         ) from fault
     if not same:
         raise MostoolError(what, why="it would read back as another", hint="a figure in it is no finite number")
-    if len(data) > _LARGEST_RECORD_BYTES:
-        raise MostoolError(what, why=f"{len(data)} bytes are more than can be read back")
-    return data
+    return _readable_back(what, data)
 
 
 def encode_record(record: msgspec.Struct) -> bytes:
     """Readable JSON, the same bytes for the same record; see `encode_compact` for what is refused."""
-    return msgspec.json.format(encode_compact(record), indent=2) + b"\n"
+    data = msgspec.json.format(encode_compact(record), indent=2) + b"\n"
+    return _readable_back(f"a {type(record).__name__} cannot be stored", data)
+
+
+def _readable_back(what: str, data: bytes) -> bytes:
+    if len(data) > _LARGEST_RECORD_BYTES:
+        raise MostoolError(what, why=f"{len(data)} bytes are more than can be read back")
+    return data
 
 
 def write_record(path: Path, record: msgspec.Struct) -> None:

@@ -51,6 +51,12 @@ def shortened(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def edited(path: Path) -> None:
+    """One bit of the last byte, so that the file still reads."""
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
 def emptied(path: Path) -> None:
     path.write_bytes(b"")
 
@@ -148,6 +154,51 @@ def test_damaged_weights_are_refused_and_nothing_in_them_runs(
     assert not (project / "executed").exists()
 
 
+@pytest.mark.parametrize("name", ["data/data.safetensors", "data/examples.json", "data/data.json"])
+def test_held_out_data_with_one_bit_changed_is_refused(project: Path, run: Path, name: str) -> None:
+    edited(run / name)
+    refused(call(project, "evaluate"), 5, Path(name).name)
+
+
+def test_a_search_for_one_length_does_not_judge_another(project: Path) -> None:
+    done = require(call(project, "export", "--length", "8", "--out", "short", "--json"))
+    told = json.loads(done.out)
+    assert told["data"]["manifest"]["budgets"] == []
+    assert any("not judged" in warning for warning in told["warnings"])
+
+
+def test_a_table_set_aside_is_no_table(project: Path, table: Path) -> None:
+    table.rename(table.with_name(f"{table.name}.20300101T000000.old"))
+    refused(call(project, "search", "--latency", "1s"), 2, "mostool profile")
+
+
+def test_a_target_with_other_threads_is_not_searched_with_the_old_table(project: Path) -> None:
+    path = project / "targets" / "quick.toml"
+    path.write_text(path.read_text().replace("[measure]", "[runtime]\nthreads = 2\n\n[measure]", 1))
+    assert "threads = 2" in path.read_text()
+    refused(call(project, "search"), 4, "threads", "--fresh")
+    refused(call(project, "export"), 4, "threads", "--fresh")
+
+
+def test_remembered_architectures_that_are_damaged_are_repaired(project: Path, run: Path) -> None:
+    path = run / "architectures.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0].replace(b"record", b"recorb") + b"".join(lines[1:]))
+    require(call(project, "sample", "--n", "2"))
+    assert path.with_name("architectures.jsonl.damaged").exists()
+
+
+def test_damaged_weights_end_a_profile_and_fail_no_subnet(project: Path, run: Path, table: Path) -> None:
+    (weights,) = run.glob("weights-*.safetensors")
+    sound, before = weights.read_bytes(), journal_lines(table)
+    edited(weights)
+    refused(call(project, "profile", "--device", "quick", "--n", "11"), 5, weights.name)
+    assert journal_lines(table) == before
+    weights.write_bytes(sound)
+    require(call(project, "profile", "--device", "quick", "--n", "11"))
+    assert len(journal_lines(table)) == len(before) + 1
+
+
 @pytest.mark.parametrize("damage", [shortened, emptied, pickled], ids=lambda damage: damage.__name__)
 @pytest.mark.parametrize("name", ["checkpoint.json", "data/tokenizer.json", "data/data.safetensors"])
 def test_a_damaged_run_is_refused(project: Path, run: Path, name: str, damage: Callable[[Path], None]) -> None:
@@ -215,7 +266,7 @@ def test_a_table_of_another_machine_is_not_added_to(project: Path, table: Path, 
     assert "another" in told.err
     assert journal_lines(table) == before
     refused(call(project, "search"), 5, "fingerprint", "--fresh")
-    refused(call(project, "export"), 4, "fingerprint", "--fresh")
+    refused(call(project, "export"), 4, field, "--fresh")
 
 
 def test_a_whole_table_of_another_machine_is_no_anchor_for_an_export(project: Path, table: Path) -> None:
@@ -227,7 +278,7 @@ def test_a_whole_table_of_another_machine_is_no_anchor_for_an_export(project: Pa
             journal.append(msgspec.structs.replace(row, fingerprint=other.environment.fingerprint))
     write_record(table / "table.json", other)
     refused(call(project, "profile", "--device", "quick", "--n", "11"), 4, "cpu", "--fresh")
-    refused(call(project, "export", "--out", "elsewhere"), 4, "fingerprint", "--fresh")
+    refused(call(project, "export", "--out", "elsewhere"), 4, "environment.", "--fresh")
     assert not (project / "elsewhere").exists()
 
 

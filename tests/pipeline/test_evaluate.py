@@ -149,7 +149,7 @@ def test_options_that_contradict_each_other_are_refused(made: Made) -> None:
     two = ("--arch", "largest", "--arch", "smallest")
     refused(call(made.root, "evaluate", *two, "--dump-logits", "x.npy"), 2, "one --arch")
     refused(
-        call(made.root, "evaluate", "--source", "bundle", "--bundle", made.bundle, "--run", "words"), 2, "tokenizer"
+        call(made.root, "evaluate", "--source", "bundle", "--bundle", made.bundle, "--run", "words"), 2, "not made from"
     )
     refused(call(made.root, "evaluate", "--source", "bundle", "--bundle", made.bundle, "--arch", "middle"), 2, "not")
 

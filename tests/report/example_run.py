@@ -135,6 +135,7 @@ def make_checkpoint() -> records.CheckpointInfo:
         weights="weights.safetensors",
         weights_sha256=digest("weights"),
         tokenizer_sha256=digest("tokenizer"),
+        prepared_sha256="0" * 64,
         parameters=4_386_178,
         metrics={"largest": quality(0.884), "smallest": quality(0.79)},
         versions=VERSIONS,

@@ -54,6 +54,7 @@ def test_a_run_s_supernet_comes_back_from_its_record(tmp_path: Path) -> None:
         weights=state.weights,
         weights_sha256=state.weights_sha256,
         tokenizer_sha256="0" * 64,
+        prepared_sha256="0" * 64,
         parameters=sum(parameter.numel() for parameter in supernet.parameters()),
         metrics=state.curve[-1].quality,
         versions={},

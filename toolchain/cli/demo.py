@@ -15,8 +15,9 @@ from toolchain.cli.words import demo_in_words
 @app.command()
 @click.option("--out", type=FOLDER, default=Path("mostool-demo"), show_default=True, help="A folder for all of it.")
 @click.option("--device", default="cpu", show_default=True)
+@click.option("--fresh", is_flag=True, help="Start anew; what is there is moved aside.")
 @common
-def demo(out: Path, device: str, json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
+def demo(out: Path, device: str, fresh: bool, json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
     """The whole path on built-in real input, in minutes: train, profile, search, export, verify, report."""
     from toolchain.errors import MostoolError
     from toolchain.files import disk_errors
@@ -26,7 +27,7 @@ def demo(out: Path, device: str, json: bool, quiet: bool, debug: bool) -> None: 
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     with ProgressPrinter(quiet=quiet) as listener:
-        made = run_demo(Project(out), device, listener)
+        made = run_demo(Project(out), device, fresh=fresh, listener=listener)
     passed = all(made.verdicts.values())
     data = {
         "passed": passed,

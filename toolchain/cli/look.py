@@ -51,7 +51,9 @@ def evaluate(json: bool, quiet: bool, **options: Any) -> None:
     ]
     lines = [f"{one.architecture.id}  {one.form}  {one.quality}, loss {one.quality.loss:.4f}" for one in done]
     data = [{"id": one.architecture.id, "source": one.form, "quality": one.quality} for one in done]
-    print_result(plain(data), [], lines, as_json=json, quiet=quiet)
+    built = [one.architecture.id for one in done if one.built]
+    warnings = [f"no bundle of {name} in bundles/: this is the file that export would put into one" for name in built]
+    print_result(plain(data), warnings, lines, as_json=json, quiet=quiet)
 
 
 @app.command()
@@ -97,10 +99,10 @@ def predict(json: bool, quiet: bool, **options: Any) -> None:
     import numpy as np
 
     from toolchain.errors import UsageError
+    from toolchain.pipeline.predict import find_predictor
     from toolchain.pipeline.predict import predict as predict_latency
     from toolchain.pipeline.project import Project
     from toolchain.pipeline.runs import Run
-    from toolchain.pipeline.search import find_predictor
 
     project = Project(Path())
     run = Run(project.find_run(options["run"]))

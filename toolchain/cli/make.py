@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from toolchain.cli.app import app, common
-from toolchain.cli.options import FILE, FOLDER, run_option, seed_option, strict_option
+from toolchain.cli.options import FILE, FOLDER, asked_workload, run_option, seed_option, strict_option
 from toolchain.cli.output import (
     ProgressPrinter,
     axes_in_words,
@@ -41,7 +41,7 @@ from toolchain.cli.words import costs_in_words, error_in_words, manifest_in_word
     help="A shipped space (tiny, small, base, supershaper) or a TOML file.",
 )
 @click.option("--mixture", type=click.Choice(["plain", "layer", "neuron"]), default="neuron", show_default=True)
-@click.option("--experts", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--experts", type=click.IntRange(2), help="Full-size weights behind a mixed one. [2]")
 @click.option("--recipe", type=click.Choice(["sandwich", "single-path"]), default="sandwich", show_default=True)
 @click.option("--updates", type=click.IntRange(1), default=1000, show_default=True, help="Optimizer updates.")
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Sequences a micro-batch.")
@@ -78,7 +78,10 @@ def train(json: bool, quiet: bool, **options: Any) -> None:
     out, fresh = options.pop("out"), options.pop("fresh")
     options.pop("debug")
     try:
-        mixture = Mixture(kind=options.pop("mixture"), experts=options.pop("experts"))
+        kind, experts = options.pop("mixture"), options.pop("experts")
+        if kind == "plain" and experts is not None:
+            raise UsageError("plain sharing has no experts", hint="leave --experts out, or choose --mixture neuron")
+        mixture = Mixture(kind=kind, experts=1 if kind == "plain" else experts or 2)
         training = msgspec.convert({**options, "mixture": mixture}, Training)
     except (msgspec.ValidationError, ValueError) as error:
         raise UsageError("the training settings do not fit", why=str(error), hint="see mostool train --help") from error
@@ -162,6 +165,8 @@ def profile(json: bool, quiet: bool, **options: Any) -> None:
 @click.option("--latency", type=TIME, help="Limit at the median, like 80ms (us, ms, s).")
 @click.option("--size", type=SIZE, help="Limit of the model file, like 2MiB (kB, MB, KiB, MiB).")
 @click.option("--params", type=COUNT, help="Limit of the parameters, like 1.5M (k, M).")
+@click.option("--batch", type=click.IntRange(1), help="Of the table with so many sequences. [the one profiled last]")
+@click.option("--length", type=click.IntRange(1), help="Of the table with so many tokens. [the one profiled last]")
 @click.option("--searcher", default="evolution", show_default=True, help="evolution or random.")
 @click.option("--evaluations", type=click.IntRange(1), default=100, show_default=True, help="Subnets to evaluate.")
 @seed_option
@@ -191,6 +196,7 @@ def search(json: bool, quiet: bool, **options: Any) -> None:
             searcher=options["searcher"],
             evaluations=options["evaluations"],
             seed=options["seed"],
+            workload=asked_workload(options["batch"], options["length"]),
             listener=listener,
         )
     result = found.result

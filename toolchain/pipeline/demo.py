@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from toolchain.errors import MostoolError
 from toolchain.files import write_text
 from toolchain.pipeline.export import Exported, export
 from toolchain.pipeline.predict import read_predictor
@@ -72,15 +73,18 @@ class Demonstrated(NamedTuple):
         }
 
 
-def demo(project: Project, device: str, listener: ProgressListener = silent) -> Demonstrated:
-    """Train, profile, search, export, verify, report. Each step finds its work done when the demo is run again."""
+def demo(project: Project, device: str, *, fresh: bool = False, listener: ProgressListener = silent) -> Demonstrated:
+    """Train, profile, search, export, verify, report. Run again, it trains and profiles only if `fresh`."""
     space = read_space("bert", "tiny")
-    run = train_supernet(project, Source(), space, TRAINING, out=project.runs / "demo", listener=listener)
+    run = train_supernet(project, Source(), space, TRAINING, out=project.runs / "demo", fresh=fresh, listener=listener)
     target = read_target(device, project.root)
-    profiled = profile(project, run, target, WORKLOAD, n=SUBNETS_MEASURED, listener=listener)
+    profiled = profile(project, run, target, WORKLOAD, n=SUBNETS_MEASURED, fresh=fresh, listener=listener)
     predictor = read_predictor(profiled.folder)
     measured_s = {name: seconds for name, seconds, _ in predictor.points}
-    largest_s, smallest_s = (measured_s[one.id] for one in (run.info.space.largest(), run.info.space.smallest()))
+    extremes = (run.info.space.largest(), run.info.space.smallest())
+    if not {one.id for one in extremes} <= measured_s.keys():
+        raise MostoolError("the largest or the smallest subnet could not be measured", hint="demo --fresh starts anew")
+    largest_s, smallest_s = (measured_s[one.id] for one in extremes)
     largest_bytes = 4 * declaration(space.family).parameters(run.info.space, run.info.space.largest())
     budgets = [
         Budget(metric="latency_s", limit=_rounded(BUDGET_SHARE * largest_s), target=target.id),
@@ -88,7 +92,15 @@ def demo(project: Project, device: str, listener: ProgressListener = silent) -> 
     ]
     _write_settings(project, device, budgets)
     searched = search(
-        project, run, device, budgets, searcher="evolution", evaluations=EVALUATIONS, seed=0, listener=listener
+        project,
+        run,
+        device,
+        budgets,
+        searcher="evolution",
+        evaluations=EVALUATIONS,
+        seed=0,
+        workload=WORKLOAD,
+        listener=listener,
     )
     winner = searched.result.winner.architecture
     exported = export(project, run, winner, target, WORKLOAD, budgets=searched.result.budgets, listener=listener)

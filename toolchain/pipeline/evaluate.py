@@ -26,6 +26,8 @@ class Evaluated(NamedTuple):
     architecture: Architecture
     form: Form
     quality: Quality
+    built: bool
+    """Whether there was no bundle, and the file was built for this."""
 
 
 def evaluate(
@@ -47,37 +49,42 @@ def evaluate(
         UsageError: the bundle given is of another architecture or run.
         IntegrityError: the bundle was tampered with.
     """
-    predict = _predict(project, run, architecture, form, bundle)
+    folder = _find_bundle(project, run, architecture, bundle) if form == "bundle" else None
+    predict = _predict(run, architecture, form, folder)
     if dump_logits is not None:
         with replacing(dump_logits) as part, part.open("wb") as stream:
             np.save(stream, predict(run.batches(split)[0]), allow_pickle=False)
-    return Evaluated(architecture, form, run.quality(predict, split))
+    built = form == "bundle" and folder is None
+    return Evaluated(architecture, form, run.quality(predict, split), built=built)
 
 
-def _predict(project: Project, run: Run, architecture: Architecture, form: Form, bundle: Path | None) -> Predict:
-    if form == "supernet":
-        return run.supernet_predict(architecture)
-    if form == "subnet":
-        return run.subnet_predict(architecture)
-    folder = bundle or project.bundle_folder(run.folder, architecture)
-    if bundle is None and not folder.is_dir():
-        return _file_predict(run, architecture)
+def _find_bundle(project: Project, run: Run, architecture: Architecture, given: Path | None) -> Path | None:
+    """The bundle that is meant; None where the architecture has none of this very run."""
+    folder = given or project.bundle_folder(run.folder, architecture)
+    if given is None and not folder.is_dir():
+        return None
     manifest = export.read_manifest(folder)
-    export.verify_files(folder, manifest)
-    if bundle is None and manifest.checkpoint_sha256 != run.checkpoint_sha256:
-        return _file_predict(run, architecture)  # the bundle there is of a run that was trained anew since
-    if manifest.files["tokenizer.json"] != run.info.tokenizer_sha256:
-        raise UsageError(f"{folder} was trained with another tokenizer than this run", hint="name its run with --run")
+    if manifest.checkpoint_sha256 != run.checkpoint_sha256:
+        if given is None:
+            return None
+        raise UsageError(f"{folder} was not made from {run.folder}", hint="name its run with --run")
     if manifest.artifact.architecture != architecture:
         raise UsageError(
             f"{folder} holds {manifest.artifact.architecture.id}, not {architecture.id}",
             hint="leave --arch out, and the bundle says which it is",
         )
-    return export.predictor(folder / manifest.artifact.file, manifest.options)
+    return folder
 
 
-def _file_predict(run: Run, architecture: Architecture) -> Predict:
-    """Logits of the file as export builds it."""
+def _predict(run: Run, architecture: Architecture, form: Form, bundle: Path | None) -> Predict:
+    if form == "supernet":
+        return run.supernet_predict(architecture)
+    if form == "subnet":
+        return run.subnet_predict(architecture)
+    if bundle is not None:
+        manifest = export.read_manifest(bundle)
+        export.verify_files(bundle, manifest)
+        return export.predictor(bundle / manifest.artifact.file, manifest.options)
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch) / "model.onnx"
         run.build(architecture, model, {})

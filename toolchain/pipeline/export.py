@@ -12,8 +12,9 @@ import msgspec
 from toolchain import export as exporting
 from toolchain import profiling
 from toolchain.errors import DeviceError, MostoolError, UnstableError
+from toolchain.files import sha256_file
 from toolchain.pipeline.predict import predict, read_predictor
-from toolchain.pipeline.profile import build_reference, check_workload, input_shapes, usual_workload
+from toolchain.pipeline.profile import build_reference, check_workload, describe_table, input_shapes, usual_workload
 from toolchain.pipeline.project import Project, versions
 from toolchain.pipeline.runs import Run, example_texts
 from toolchain.progress import Progress, ProgressListener, silent
@@ -83,6 +84,7 @@ def export(
         artifact, checks = run.build(architecture, model, target.runtime.options)
         listener(Progress("export", 2, _STEPS, f"measure on {target.id}"))
         table = project.table_folder(target.id, run.info.space, workload)
+        predicted_s = _predicted_s(table, architecture)
         measured = measure_file(run, model, table, target, workload)
         if strict and measured.latency.status:
             raise UnstableError(
@@ -91,7 +93,6 @@ def export(
             )
         listener(Progress("export", 3, _STEPS, "quality of the file"))
         quality = run.quality(exporting.predictor(model, target.runtime.options), "test")
-        predicted_s = _predicted_s(table, architecture)
         listener(Progress("export", 4, _STEPS, "bundle"))
         manifest = Manifest(
             name=folder.name,
@@ -113,7 +114,7 @@ def export(
             budgets=tuple(
                 _outcome(budget, artifact, measured.latency)
                 for budget in budgets
-                if budget.target in (None, target.id)  # a limit for one device says nothing about another
+                if budget.target in (None, target.id) and budget.workload in (None, workload)
             ),
             data=run.info.data,
             training=run.info.training,
@@ -126,7 +127,8 @@ def export(
         tokenizer = run.data_folder / "tokenizer.json"
         manifest = exporting.write_bundle(folder, manifest, model, tokenizer, checks, example_texts(run))
     listener(Progress("export", _STEPS, _STEPS))
-    return Exported(folder, manifest, _warnings(manifest))
+    unjudged = [budget for budget in budgets if budget not in [outcome.budget for outcome in manifest.budgets]]
+    return Exported(folder, manifest, [*_warnings(manifest), *_not_judged(unjudged, target, workload)])
 
 
 def usual_device(project: Project, run: Run) -> tuple[str, Workload]:
@@ -160,11 +162,13 @@ def measure_file(run: Run, model: Path, table: Path, target: Target, workload: W
         anchor: float | None = None
         reference = table / profiling.REFERENCE
         if reference.is_file():
-            info = read_record(table / profiling.TABLE, TableInfo)
-            if info.environment.fingerprint != environment.fingerprint:
+            stored = read_record(table / profiling.TABLE, TableInfo)
+            wanted = describe_table(run, target, workload, environment, sha256_file(reference))
+            changes = profiling.differences(stored, wanted)
+            if changes:
                 raise DeviceError(
-                    f"{target.id} is not the device its latency table was measured on",
-                    why=f"fingerprint {info.environment.fingerprint} -> {environment.fingerprint}",
+                    f"{target.id} is not what its latency table was measured on",
+                    why="; ".join(changes),
                     hint="start a new table: mostool profile --fresh",
                 )
             _, rows = profiling.read_table(table)
@@ -181,11 +185,13 @@ def measure_file(run: Run, model: Path, table: Path, target: Target, workload: W
 
 
 def _predicted_s(table: Path, architecture: Architecture) -> float | None:
-    """What the device's predictor says; None where there is no table, or too small a one."""
+    """What the device's predictor says, not having seen the subnet; None without a table, or with too small a one."""
     if not (table / profiling.TABLE).is_file():
         return None
     try:
-        return predict(read_predictor(table), [architecture])[0].latency_s
+        predictor = read_predictor(table)
+        held_out = {name: guess_s for name, _, guess_s in predictor.points}
+        return held_out.get(architecture.id) or predict(predictor, [architecture])[0].latency_s
     except MostoolError:
         return None
 
@@ -197,6 +203,14 @@ def _outcome(budget: Budget, artifact: Artifact, latency: Latency) -> BudgetOutc
         "parameters": (float(artifact.parameters), "counted"),
     }[budget.metric]
     return BudgetOutcome(budget=budget, value=value, source=source, met=value <= budget.limit)  # type: ignore[arg-type]
+
+
+def _not_judged(budgets: Sequence[Budget], target: Target, workload: Workload) -> list[str]:
+    """A limit for one device and one shape of work says nothing about another."""
+    return [
+        f"the latency budget for {budget.target} is not judged: this is {target.id}, {workload.slug}"
+        for budget in budgets
+    ]
 
 
 def _warnings(manifest: Manifest) -> list[str]:

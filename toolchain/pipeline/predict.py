@@ -8,11 +8,13 @@ from typing import NamedTuple
 
 from toolchain import predict as prediction
 from toolchain import profiling
-from toolchain.errors import UsageError
+from toolchain.errors import DeviceError, UsageError
 from toolchain.files import sha256_file
-from toolchain.records import Cost, PredictorInfo, TableInfo, Timed, read_record, write_record
-from toolchain.space import Architecture
+from toolchain.pipeline.project import Project
+from toolchain.records import Cost, PredictorInfo, TableInfo, Timed, Workload, read_record, write_record
+from toolchain.space import Architecture, SearchSpace
 from toolchain.supernet.families import declaration
+from toolchain.targets import find_targets, read_target
 
 PREDICTOR_FILE = "predictor.json"
 
@@ -68,6 +70,48 @@ def read_predictor(folder: Path) -> PredictorInfo:
         if same and known:
             return fitted
     return fit_table(folder)
+
+
+def find_predictor(
+    project: Project,
+    space: SearchSpace,
+    device: str | None,
+    workload: Workload | None = None,
+    *,
+    needed: bool = True,
+) -> tuple[PredictorInfo, str] | None:
+    """The predictor of the space's table (of the one profiled last, unless told), and its file's sha256; or None.
+
+    Raises:
+        UsageError: nobody knows the device; or the table is too small, where a predictor is `needed`.
+        DeviceError: the table was measured with other settings than the target has now.
+    """
+    folder = project.find_table(device, space, workload)
+    if folder is None:
+        if device is not None:
+            read_target(device, project.root)
+        return None
+    try:
+        fitted = read_predictor(folder)
+    except UsageError:
+        if needed:
+            raise
+        return None
+    _check_settings(project, read_record(folder / profiling.TABLE, TableInfo), folder)
+    return fitted, sha256_file(folder / PREDICTOR_FILE)
+
+
+def _check_settings(project: Project, info: TableInfo, folder: Path) -> None:
+    """A table tells of the threads and options it was measured with, and of no others."""
+    if info.target not in find_targets(project.root):
+        return
+    runtime = read_target(info.target, project.root).runtime
+    if (runtime.threads, runtime.options) != (info.threads, info.options):
+        raise DeviceError(
+            f"{folder} was measured with other settings than {info.target} has now",
+            why=f"threads {info.threads} -> {runtime.threads}, options {info.options} -> {runtime.options}",
+            hint="give the changed device a name of its own, or start a new table: mostool profile --fresh",
+        )
 
 
 def predict(info: PredictorInfo, architectures: Sequence[Architecture]) -> list[Prediction]:

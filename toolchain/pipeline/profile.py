@@ -13,7 +13,7 @@ import numpy as np
 
 from toolchain import export, profiling
 from toolchain import predict as prediction
-from toolchain.errors import MostoolError, UnstableError, UsageError
+from toolchain.errors import ParityError, UnstableError, UsageError
 from toolchain.files import sha256_bytes
 from toolchain.pipeline.predict import read_predictor
 from toolchain.pipeline.project import Project
@@ -21,6 +21,7 @@ from toolchain.pipeline.runs import Run
 from toolchain.progress import Progress, ProgressListener, silent
 from toolchain.records import (
     Artifact,
+    Environment,
     Failed,
     Measurement,
     PredictorInfo,
@@ -73,22 +74,13 @@ def profile(
     folder = project.table_folder(target.id, space, workload)
     environment = profiling.read_environment(target)
     reference = _reference(folder, run, target, fresh=fresh)
-    info = TableInfo(
-        target=target.id,
-        environment=environment,
-        workload=workload,
-        space=space,
-        recipe=export.RECIPE,
-        precision="fp32",
-        threads=target.runtime.threads,
-        options=target.runtime.options,
-        reference_sha256=sha256_bytes(reference),
-        created_at=now(),
-    )
-    wanted = list(architectures) or plan(space, n)
+    info = describe_table(run, target, workload, environment, sha256_bytes(reference))
+    wanted = list({one.id: one for one in architectures or plan(space, n)}.values())
     run.remember(wanted)
     with profiling.open_table(folder, info, reference, fresh=fresh) as table, tempfile.TemporaryDirectory() as scratch:
         missing = [one for one in wanted if not table.done(one, retry_failed=retry_failed)]
+        if missing:
+            run.build(space.smallest(), Path(scratch) / "first.onnx", target.runtime.options)  # damage shows here
         group = target.measure.group
         for start in range(0, len(missing), group):
 
@@ -103,8 +95,27 @@ def profile(
         warnings = [*table.repairs, *doubts]
     if strict and doubts:
         raise UnstableError(doubts[0], hint="make the machine quiet, then profile --fresh; the table is kept")
+    (folder / profiling.TABLE).touch()  # the table that was asked for last is the one that search takes
     predictor = read_predictor(folder) if timed >= prediction.MINIMUM_ROWS else None
     return Profiled(folder, info, len(missing), timed, failed, predictor, warnings)
+
+
+def describe_table(
+    run: Run, target: Target, workload: Workload, environment: Environment, reference_sha256: str
+) -> TableInfo:
+    """The header of a table that measurements made now would belong to."""
+    return TableInfo(
+        target=target.id,
+        environment=environment,
+        workload=workload,
+        space=run.info.space,
+        recipe=export.RECIPE,
+        precision="fp32",
+        threads=target.runtime.threads,
+        options=target.runtime.options,
+        reference_sha256=reference_sha256,
+        created_at=now(),
+    )
 
 
 def plan(space: SearchSpace, n: int) -> list[Architecture]:
@@ -174,7 +185,7 @@ def _measure_group(
         path = scratch / f"{architecture.id}.onnx"
         try:
             artifacts[architecture.id] = run.build(architecture, path, target.runtime.options).artifact
-        except MostoolError as error:
+        except ParityError as error:
             failure = Failed(stage="build", error=str(error))
             table.append(_row(table.info, run, architecture, None, failure))
     started_at = now()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import toolchain
-from toolchain.errors import UsageError
+from toolchain.errors import IntegrityError, UsageError
 from toolchain.files import sha256_file
 from toolchain.records import RunInfo, TableInfo, Workload, now, read_record, write_record
 from toolchain.space import Architecture, SearchSpace
@@ -52,7 +52,7 @@ class Project(NamedTuple):
             if not folder.is_dir():
                 raise UsageError(f"there is no run {run}", hint=f"runs here: {', '.join(self._run_names()) or 'none'}")
         else:
-            finished = list(self.runs.glob(f"*/{CHECKPOINT_FILE}"))
+            finished = [path for path in self.runs.glob(f"*/{CHECKPOINT_FILE}") if _current(path.parent)]
             if not finished:
                 raise UsageError(f"there is no trained run in {self.runs}", hint="train one first: mostool train")
             folder = max(finished, key=lambda path: (path.stat().st_mtime_ns, path)).parent
@@ -62,18 +62,35 @@ class Project(NamedTuple):
             )
         return folder
 
-    def find_table(self, device: str | None, space: SearchSpace) -> Path | None:
-        """The latency table of this space that was filled last, on that device or on any; None if there is none."""
-        found = [
-            path
-            for path in (self.root / "profiles").glob(f"{device or '*'}/*/journal.jsonl")
-            if (path.parent / "table.json").is_file()
-            and read_record(path.parent / "table.json", TableInfo).space == space
-        ]
+    def find_table(self, device: str | None, space: SearchSpace, workload: Workload | None = None) -> Path | None:
+        """The latency table of this space that was profiled last, on that device and workload or on any; or None.
+
+        Raises:
+            IntegrityError: there is none but a damaged one.
+        """
+        found: list[Path] = []
+        damage: IntegrityError | None = None
+        for path in (self.root / "profiles").glob(f"{device or '*'}/*/table.json"):
+            if not _current(path.parent):
+                continue
+            try:
+                info = read_record(path, TableInfo)
+            except IntegrityError as error:
+                damage = error
+                continue
+            if info.space == space and workload in {None, info.workload}:
+                found.append(path)
+        if not found and damage is not None:
+            raise damage
         return max(found, key=lambda path: (path.stat().st_mtime_ns, path)).parent if found else None
 
     def _run_names(self) -> list[str]:
         return sorted(path.name for path in self.runs.glob("*") if path.is_dir())
+
+
+def _current(folder: Path) -> bool:
+    """Whether a folder is in use: not moved aside by --fresh, and not half written."""
+    return not folder.name.endswith(".old") and not folder.name.startswith(".")
 
 
 def versions() -> dict[str, str]:

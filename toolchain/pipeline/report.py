@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from toolchain import report as reporting
+from toolchain.errors import IntegrityError
 from toolchain.files import write_text
+from toolchain.pipeline.predict import find_predictor
 from toolchain.pipeline.project import Project, versions
 from toolchain.pipeline.runs import Run
-from toolchain.pipeline.search import find_predictor
 from toolchain.records import Manifest, read_record
 from toolchain.supernet.train import STATE_FILE, TrainingState
 
@@ -16,7 +17,8 @@ from toolchain.supernet.train import STATE_FILE, TrainingState
 def report(project: Project, run: Run, out: Path | None = None) -> Path:
     """Write the run's page: one HTML file that needs nothing else. Missing stages are said to be missing."""
     result = run.find_result()
-    found = find_predictor(project, run.info.space, result.target if result else None)
+    device, workload = (result.target, result.workload) if result else (None, None)
+    found = find_predictor(project, run.info.space, device, workload, needed=False)
     story = reporting.Story(
         title=run.folder.name,
         checkpoint=run.info,
@@ -34,9 +36,17 @@ def report(project: Project, run: Run, out: Path | None = None) -> Path:
 def _newest_manifest(project: Project, run: Run) -> Manifest | None:
     """The newest bundle made from this run's checkpoint, the winner's before any other."""
     checkpoint, result = run.checkpoint_sha256, run.find_result()
-    manifests = [read_record(path, Manifest) for path in sorted(project.bundles.glob("*/manifest.json"))]
+    manifests = [manifest for path in sorted(project.bundles.glob("[!.]*/manifest.json")) if (manifest := _read(path))]
     own = [manifest for manifest in manifests if manifest.checkpoint_sha256 == checkpoint]
     if result is not None:
         winners = [one for one in own if one.artifact.architecture == result.winner.architecture]
         own = winners or own
     return max(own, key=lambda manifest: manifest.created_at, default=None)
+
+
+def _read(path: Path) -> Manifest | None:
+    """A bundle that cannot be read is `verify`'s business; the report is of the others."""
+    try:
+        return read_record(path, Manifest)
+    except IntegrityError:
+        return None

@@ -39,11 +39,13 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.info = read_record(folder / CHECKPOINT_FILE, CheckpointInfo)
-        tokenizer = self.data_folder / "tokenizer.json"
-        if not tokenizer.is_file() or sha256_file(tokenizer) != self.info.tokenizer_sha256:
+        prepared = self.data_folder / "data.json"
+        if not prepared.is_file() or sha256_file(prepared) != self.info.prepared_sha256:
             raise IntegrityError(
-                f"{tokenizer} is not the tokenizer the run was trained with", hint="get the run's folder again"
+                f"{prepared} is not of the data the run was trained with",
+                hint="get the run's folder again, or train with --fresh",
             )
+        text.verify_prepared(self.data_folder)
 
     @property
     def data_folder(self) -> Path:
@@ -109,11 +111,14 @@ class Run:
 
     def remember(self, architectures: list[Architecture]) -> None:
         """Keep architectures so that they can be named by their id."""
-        known = {one.id for one in self._remembered()}
-        fresh = [one for one in architectures if one.id not in known]
-        if fresh:
-            with Journal(self.folder / "architectures.jsonl", Architecture) as journal:
-                for one in fresh:
+        with contextlib.suppress(IntegrityError):  # then opening it for appending repairs it
+            if {one.id for one in architectures} <= {one.id for one in self._remembered()}:
+                return
+        with Journal(self.folder / "architectures.jsonl", Architecture) as journal:
+            known = {one.id for one in journal.records}
+            for one in architectures:
+                if one.id not in known:
+                    known.add(one.id)
                     journal.append(one)
 
     def read_architecture(self, given: str) -> Architecture:

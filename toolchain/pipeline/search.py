@@ -12,9 +12,8 @@ import numpy as np
 
 from toolchain import search as searching
 from toolchain.errors import UsageError
-from toolchain.files import sha256_file
 from toolchain.journal import Journal
-from toolchain.pipeline.predict import latency_costs, read_predictor
+from toolchain.pipeline.predict import find_predictor, latency_costs
 from toolchain.pipeline.project import Project, write_run_info
 from toolchain.pipeline.runs import Run
 from toolchain.progress import ProgressListener, silent
@@ -26,12 +25,12 @@ from toolchain.records import (
     Quality,
     Record,
     SearchResult,
+    Workload,
     now,
     write_record,
 )
 from toolchain.space import Architecture, SearchSpace
 from toolchain.supernet.families import declaration
-from toolchain.targets import read_target
 
 _BYTES_PER_PARAMETER = 4
 
@@ -60,6 +59,7 @@ def search(
     searcher: str,
     evaluations: int,
     seed: int,
+    workload: Workload | None = None,
     listener: ProgressListener = silent,
 ) -> Searched:
     """Search the run's space; the result is kept in the run's folder and is what export builds next.
@@ -72,16 +72,19 @@ def search(
         UsageError: a latency budget without a latency table.
     """
     started_at, space = now(), run.info.space
-    predictor, predictor_sha256 = _predictor(project, space, device, budgets)
+    predictor, predictor_sha256 = _predictor(project, space, device, workload, budgets)
     target = predictor.target if predictor else None
     costs = _costs(run, predictor)
     budgets = [
-        msgspec.structs.replace(budget, target=target) if budget.metric == "latency_s" else budget for budget in budgets
+        msgspec.structs.replace(budget, target=target, workload=predictor.workload)
+        if predictor and budget.metric == "latency_s"
+        else budget
+        for budget in budgets
     ]
     warnings = []
     front_metric = "latency_s" if predictor else (budgets[0].metric if budgets else "parameters")
     if not budgets:
-        budgets = [_halfway(space, costs, front_metric, target)]
+        budgets = [_halfway(space, costs, front_metric, predictor)]
         limit = searching.spell(front_metric, budgets[0].limit)
         warnings.append(
             f"no budget given: searched under {limit}, half-way between the smallest and the largest subnet"
@@ -127,32 +130,19 @@ def search(
     return Searched(result, warnings)
 
 
-def find_predictor(project: Project, space: SearchSpace, device: str | None) -> tuple[PredictorInfo, str] | None:
-    """The predictor of the space's table on the device (or on the device profiled last), and its file's sha256.
-
-    Raises:
-        UsageError: nobody knows the device, or its table is too small.
-    """
-    folder = project.find_table(device, space)
-    if folder is None:
-        if device is not None:
-            read_target(device, project.root)
-        return None
-    return read_predictor(folder), sha256_file(folder / "predictor.json")
-
-
 def _predictor(
-    project: Project, space: SearchSpace, device: str | None, budgets: Sequence[Budget]
+    project: Project, space: SearchSpace, device: str | None, workload: Workload | None, budgets: Sequence[Budget]
 ) -> tuple[PredictorInfo | None, str | None]:
-    found = find_predictor(project, space, device)
-    if found is None:
-        if device or any(budget.metric == "latency_s" for budget in budgets):
-            raise UsageError(
-                f"there is no latency table of this run's space on {device or 'any device'}",
-                hint=f"measure some subnets first: mostool profile --device {device or 'cpu'}",
-            )
-        return None, None
-    return found
+    """The predictor to search with; none where there is no table yet and nothing asks for one."""
+    needed = device is not None or workload is not None or any(budget.metric == "latency_s" for budget in budgets)
+    found = find_predictor(project, space, device, workload, needed=needed)
+    if found is None and needed:
+        on = f"{device or 'any device'}{f', {workload.slug}' if workload else ''}"
+        raise UsageError(
+            f"there is no latency table of this run's space on {on}",
+            hint=f"measure some subnets first: mostool profile --device {device or 'cpu'}",
+        )
+    return found or (None, None)
 
 
 def _costs(run: Run, predictor: PredictorInfo | None) -> searching.Costs:
@@ -192,11 +182,12 @@ def _layers(architecture: Architecture) -> int:
     return sum(len(value) for value in architecture.axes.values() if isinstance(value, tuple)) or 1
 
 
-def _halfway(space: SearchSpace, costs: searching.Costs, metric: str, target: str | None) -> Budget:
+def _halfway(space: SearchSpace, costs: searching.Costs, metric: str, predictor: PredictorInfo | None) -> Budget:
     small, large = costs([space.smallest(), space.largest()])
     limit = (small[metric].upper + large[metric].upper) / 2
-    on = target if metric == "latency_s" else None
-    return Budget(metric=metric, limit=limit, target=on)  # type: ignore[arg-type]  # metric comes from Budget or is one
+    if predictor is None:
+        return Budget(metric="parameters", limit=limit)
+    return Budget(metric="latency_s", limit=limit, target=predictor.target, workload=predictor.workload)
 
 
 def _evaluation(

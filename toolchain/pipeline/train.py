@@ -120,12 +120,12 @@ def train_supernet(
             held_out=held_out,
         )
         info = _train(folder, digest, space, training, data, listener)
+        arguments = {"space": space.name, "data": data.title, **msgspec.structs.asdict(training)}
+        outputs = (folder / info.weights,)
+        write_run_info(folder / "run.json", "train", arguments, started_at, inputs=data.files, outputs=outputs)
         write_record(folder / CHECKPOINT_FILE, info)
         for moments in folder.glob("optimizer-*.safetensors"):
             moments.unlink()
-        arguments = {"space": space.name, "data": data.title, **msgspec.structs.asdict(training)}
-        outputs = (folder / CHECKPOINT_FILE, folder / info.weights)
-        write_run_info(folder / "run.json", "train", arguments, started_at, inputs=data.files, outputs=outputs)
     return Run(folder)
 
 
@@ -163,6 +163,7 @@ def _train(
         weights=state.weights,
         weights_sha256=state.weights_sha256,
         tokenizer_sha256=sha256_file(data_folder / "tokenizer.json"),
+        prepared_sha256=sha256_file(data_folder / "data.json"),
         parameters=sum(parameter.numel() for parameter in supernet.parameters()),
         metrics=state.curve[-1].quality,
         versions=versions(),

@@ -2,7 +2,7 @@
 
 from toolchain.profiling.session import Candidate, InputShape, measure, peak_memory_bytes, read_environment, run_model
 from toolchain.profiling.statistics import anchor_s, latency
-from toolchain.profiling.table import JOURNAL, REFERENCE, TABLE, LatencyTable, open_table, read_table
+from toolchain.profiling.table import JOURNAL, REFERENCE, TABLE, LatencyTable, differences, open_table, read_table
 
 __all__ = [
     "JOURNAL",
@@ -12,6 +12,7 @@ __all__ = [
     "InputShape",
     "LatencyTable",
     "anchor_s",
+    "differences",
     "latency",
     "measure",
     "open_table",

@@ -10,6 +10,7 @@ from toolchain.text.dataset import (
     prepare,
     read_examples,
     read_split,
+    verify_prepared,
 )
 from toolchain.text.labelled import read_labelled
 from toolchain.text.masking import IGNORED, Masked, mask_tokens
@@ -45,4 +46,5 @@ __all__ = [
     "read_tokenizer",
     "split_corpus",
     "train_tokenizer",
+    "verify_prepared",
 ]

@@ -183,6 +183,17 @@ def find_prepared(folder: Path, sha256: str) -> Data | None:
     return prepared.data if matching and prepared.data.sha256 == sha256 else None
 
 
+def verify_prepared(folder: Path) -> None:
+    """Raise IntegrityError, naming the file, where a prepared folder is not as `prepare` left it."""
+    prepared = read_record(folder / PREPARED_FILE, Prepared)
+    for name, digest in prepared.files.items():
+        if sha256_file(inside(folder, name)) != digest:
+            raise IntegrityError(
+                f"{folder / name} was changed since it was prepared",
+                hint="get the run's folder again, or train with --fresh",
+            )
+
+
 def read_split(folder: Path, split: SplitName) -> Split:
     """One split of a prepared folder.
 
