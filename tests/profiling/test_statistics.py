@@ -49,7 +49,7 @@ def test_figures_are_positive_and_in_order(one: Timed) -> None:
     found = latency(one, anchor_s([one]))
     assert 0 < found.median_s < np.inf
     assert 0 <= found.half_width_s < np.inf
-    assert found.minimum_s <= found.raw_median_s
+    assert found.minimum_s <= found.median_s * (1 + 1e-9)
     assert found.minimum_s * (1 - 1e-9) <= found.mean_s
     assert found.drift >= 1
     assert 0 <= found.share_kept <= 1
@@ -138,6 +138,20 @@ def test_samples_that_waited_are_left_out_unless_all_of_a_round_did() -> None:
 def test_high_percentiles_need_enough_samples(samples: int, p90: bool, p99: bool) -> None:
     found = latency(timed([[0.01]] * samples, [0.01] * samples), 0.01)
     assert (found.p90_s is not None, found.p99_s is not None) == (p90, p99)
+
+
+def test_all_percentiles_stand_on_the_scale_of_the_paired_median() -> None:
+    """An hour in which everything took twice as long moves the raw median, and no other figure."""
+    walls, reference = noisy(200, 1.0)
+    calm = latency(timed(walls, reference), 0.01)
+    busy = latency(timed([[2 * wall for wall in turn] for turn in walls], [2 * one for one in reference]), 0.01)
+    assert busy.raw_median_s == pytest.approx(2 * calm.raw_median_s)
+    for found in (calm, busy):
+        assert found.p90_s is not None
+        assert found.p99_s is not None
+        assert found.minimum_s <= found.median_s <= found.p90_s <= found.p99_s
+    for name in ("median_s", "mean_s", "minimum_s", "p90_s", "p99_s"):
+        assert getattr(busy, name) == pytest.approx(getattr(calm, name), rel=1e-9)
 
 
 def test_the_workers_flags_become_a_status_where_they_cast_doubt() -> None:

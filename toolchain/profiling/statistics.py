@@ -49,8 +49,9 @@ def latency(timed: Timed, anchor_s: float) -> Latency:
 
     `median_s` is paired: the median over rounds of (own fastest call / the reference's), times the anchor; README.md
     says why the fastest. `half_width_s` is half its 95 % bootstrap interval over rounds. The other figures are of the
-    raw samples that did not wait for a processor. `status` names what puts the figure in doubt: unstable, not-steady,
-    contended, drifted; empty when nothing does.
+    samples that did not wait for a processor: `raw_median_s` and `cpu_median_s` as they are; mean, minimum, p90 and p99
+    times median_s / raw_median_s, so that they stand on one scale with `median_s`. `status` names what puts the figure
+    in doubt: unstable, not-steady, contended, drifted; empty when nothing does.
     """
     kept = [quiet(list(turn.wall_s), list(turn.delay_s)) for turn in timed.rounds]
     walls = [[turn.wall_s[i] for i in chosen] for turn, chosen in zip(timed.rounds, kept, strict=True)]
@@ -60,15 +61,17 @@ def latency(timed: Timed, anchor_s: float) -> Latency:
     drift, share = reference_drift(timed.rounds), share_kept(timed.rounds)
     status = [flag for flag in timed.flags if flag in TROUBLE]
     status += ["contended"] * (share < LEAST_SHARE_KEPT) + ["drifted"] * (drift > MOST_DRIFT)
+    median_s, raw_median_s = float(np.median(ratios)) * anchor_s, float(np.median(samples))
+    scale = median_s / raw_median_s
     return Latency(
-        median_s=float(np.median(ratios)) * anchor_s,
+        median_s=median_s,
         half_width_s=half_width(ratios) * anchor_s,
-        raw_median_s=float(np.median(samples)),
+        raw_median_s=raw_median_s,
         cpu_median_s=float(np.median(cpus)),
-        mean_s=float(samples.mean()),
-        minimum_s=float(samples.min()),
-        p90_s=float(np.quantile(samples, 0.9)) if len(samples) >= SAMPLES_FOR_P90 else None,
-        p99_s=float(np.quantile(samples, 0.99)) if len(samples) >= SAMPLES_FOR_P99 else None,
+        mean_s=scale * float(samples.mean()),
+        minimum_s=scale * float(samples.min()),
+        p90_s=scale * float(np.quantile(samples, 0.9)) if len(samples) >= SAMPLES_FOR_P90 else None,
+        p99_s=scale * float(np.quantile(samples, 0.99)) if len(samples) >= SAMPLES_FOR_P99 else None,
         n=len(samples),
         rounds=len(timed.rounds),
         drift=drift,
