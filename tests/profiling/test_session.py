@@ -65,14 +65,14 @@ def test_good_candidates_are_timed_and_bad_ones_fail_alone(folder: Path, target:
     group = named(folder, "good", "broken", "log", "other", "good")
     reference = folder / "reference.onnx"
     answers = list(measure(group, reference, inputs, target, 7, listener=seen.append))
-    assert [candidate for candidate, _ in answers] == group
-    outcomes = [outcome for _, outcome in answers]
-    assert [type(outcome) for outcome in outcomes] == [Timed, Failed, Failed, Timed, Timed]
-    assert isinstance(outcomes[1], Failed)
-    assert outcomes[1].stage == "load"
-    assert str(folder) not in outcomes[1].error
-    assert outcomes[2] == Failed(stage="run", error="output 'y' is not finite")
-    for outcome in (outcomes[0], outcomes[3], outcomes[4]):
+    assert [candidate.name for candidate, _ in answers[:2]] == ["broken", "log"], "outcomes come as they settle"
+    assert sorted(candidate.name for candidate, _ in answers) == ["broken", "good", "good", "log", "other"]
+    broken, log, *others = (outcome for _, outcome in answers)
+    assert isinstance(broken, Failed)
+    assert broken.stage == "load"
+    assert str(folder) not in broken.error
+    assert log == Failed(stage="run", error="output 'y' is not finite")
+    for outcome in others:
         assert isinstance(outcome, Timed)
         assert len(outcome.rounds) >= target.measure.minimum_rounds
         assert all(len(turn.wall_s) == target.measure.calls_per_turn for turn in outcome.rounds)
@@ -190,8 +190,26 @@ def test_what_had_its_answer_before_the_worker_died_is_not_measured_again(
     )
     group = named(folder, "good", "other")
     answers = list(measure(group, folder / "reference.onnx", inputs, target, 0, connect=connect))
-    assert [type(outcome) for _, outcome in answers] == [Timed, Timed]
+    assert [(candidate.name, type(outcome)) for candidate, outcome in answers] == [("other", Timed), ("good", Timed)]
     assert len(made) == 2
+
+
+def test_an_outcome_is_handed_on_while_the_rest_of_its_group_is_measured(
+    folder: Path, target: Target, inputs: Inputs
+) -> None:
+    connect, made = replaying([HELLO, step(0), timed_line(1), step(0), TIMED, DONE])
+    answers = measure(named(folder, "good", "other"), folder / "reference.onnx", inputs, target, 0, connect=connect)
+    candidate, _ = next(answers)
+    assert candidate.name == "other"
+    assert not made[0].closed
+    assert [candidate.name for candidate, _ in answers] == ["good"]
+    assert made[0].closed
+
+
+def test_a_worker_lost_after_its_last_outcome_takes_nothing_back(folder: Path, target: Target, inputs: Inputs) -> None:
+    connect, _ = replaying([HELLO, step(0), TIMED, ConnectionLostError("killed by signal 9")])
+    ((_, outcome),) = measure(named(folder, "good"), folder / "reference.onnx", inputs, target, 0, connect=connect)
+    assert isinstance(outcome, Timed)
 
 
 def test_a_worker_lost_over_the_reference_is_not_held_against_a_candidate(

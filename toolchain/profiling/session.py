@@ -86,7 +86,7 @@ def measure(
     listener: ProgressListener = silent,
     connect: Connect = connect,
 ) -> Iterator[tuple[Candidate, Timed | Failed]]:
-    """Measure every candidate, interleaved with the reference model; a group's outcomes come when it is finished.
+    """Measure every candidate, interleaved with the reference model; outcomes come as they settle, in no order.
 
     All models take the same `inputs`, drawn from `seed`, which also decides the order of turns.
 
@@ -98,8 +98,8 @@ def measure(
     for start in range(0, len(candidates), size):
         group = candidates[start : start + size]
         tally = _Tally(group, start, len(candidates), listener)
-        outcomes = _measure_group(job, group, tally)
-        yield from zip(group, (outcomes[number] for number in range(len(group))), strict=True)
+        for number, outcome in _measure_group(job, group, tally):
+            yield group[number], outcome
 
 
 def peak_memory_bytes(
@@ -176,20 +176,22 @@ class _Job(NamedTuple):
     connect: Connect
 
 
-def _measure_group(job: _Job, group: Sequence[Candidate], tally: _Tally) -> dict[int, Timed | Failed]:
-    """The outcome of each candidate by its number in the group, whatever becomes of the worker."""
-    outcomes: dict[int, Timed | Failed] = {}
+def _measure_group(job: _Job, group: Sequence[Candidate], tally: _Tally) -> Iterator[tuple[int, Timed | Failed]]:
+    """The outcome of each candidate with its number in the group, as it settles, whatever becomes of the worker."""
+    left = set(range(len(group)))
     try:
-        outcomes.update(_attempt(job, group, tally))
+        for number, outcome in _attempt(job, group, tally):
+            left.remove(number)
+            yield number, outcome
     except WorkerLostError as lost:
         if lost.about is None:
             raise
-        if len(group) == 1:
-            return {0: Failed(stage="worker", error=lost.how)}
-    for number in range(len(group)):
-        if number not in outcomes:
-            outcomes[number] = _measure_group(job, [group[number]], tally.narrowed(number))[0]
-    return outcomes
+        if left and len(group) == 1:
+            left.clear()
+            yield 0, Failed(stage="worker", error=lost.how)
+    for number in sorted(left):
+        for _, outcome in _measure_group(job, [group[number]], tally.narrowed(number)):
+            yield number, outcome
 
 
 def _attempt(job: _Job, group: Sequence[Candidate], tally: _Tally) -> Iterator[tuple[int, Timed | Failed]]:
