@@ -13,6 +13,7 @@ import torch
 from onnx import numpy_helper
 
 import toolchain.export.onnx as onnx_module
+import toolchain.export.session as session_module
 from toolchain.errors import IntegrityError, ParityError
 from toolchain.export import RECIPE, check_parity, open_session, predictor
 from toolchain.export.onnx import OPSET
@@ -194,6 +195,34 @@ def test_the_predictor_of_a_file_answers_once_per_target(tmp_path: Path, labels:
     logits = predictor(tmp_path / "model.onnx", {})(batch_of)
     full = expected(subnet, {"input_ids": batch_of.ids, "attention_mask": batch_of.attention_mask})
     np.testing.assert_allclose(logits, full if labels else full[[0, 3, 1], [2, 1, 0]], atol=1e-4)
+
+
+def test_a_vocabulary_of_logits_for_a_whole_batch_is_never_held_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subnet = make_subnet(0)
+    export(subnet, tmp_path / "model.onnx")
+    batch = tiny.batch(rows=7)
+    masked = type("Arrays", (), {})()
+    masked.ids, masked.attention_mask = batch.ids.numpy(), batch.attention_mask.numpy()
+    masked.positions = np.array([[6, 2], [3, 1], [1, 0], [0, 0], [6, 1], [4, 2]])
+    full = expected(subnet, {"input_ids": masked.ids, "attention_mask": masked.attention_mask})
+    asked: list[int] = []
+    opened = session_module.open_session
+
+    class Counting:
+        def __init__(self, *given: object) -> None:
+            self.session = opened(*given)
+
+        def run(self, names: None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+            asked.append(len(inputs["input_ids"]))
+            return self.session.run(names, inputs)
+
+    monkeypatch.setattr(session_module, "open_session", Counting)
+    monkeypatch.setattr(session_module, "_LARGEST_LOGITS_BYTES", 2 * full[0].nbytes)
+    logits = predictor(tmp_path / "model.onnx", {})(masked)
+    np.testing.assert_allclose(logits, full[masked.positions[:, 0], masked.positions[:, 1]], atol=1e-4)
+    assert asked == [1, 2, 2, 2]
 
 
 @pytest.mark.slow

@@ -29,6 +29,10 @@ RUNTIME_ERRORS = (
 """What ONNX Runtime raises for a model it cannot load or run; they share no base class but Exception."""
 
 
+_LARGEST_LOGITS_BYTES = 64 << 20
+"""Of a vocabulary for each token; a batch of 64 rows would take gigabytes."""
+
+
 class TokenBatch(Protocol):
     """What the predictor reads of a batch: see text/batches.py."""
 
@@ -58,13 +62,32 @@ def open_session(model: bytes | Path, options: Mapping[str, str]) -> Any:
 
 
 def predictor(model: Path, options: Mapping[str, str]) -> Callable[[TokenBatch], npt.NDArray[np.float32]]:
-    """Logits [n, classes] of a batch from the model file: one row per target, as `text.evaluate` wants them."""
+    """Logits [n, classes] of a batch from the model file: one row per target, as `text.evaluate` wants them.
+
+    Where there are targets within the rows, only as many rows are computed at once as `_LARGEST_LOGITS_BYTES` allow.
+    """
     session = open_session(model, options)
 
+    def run(batch: TokenBatch, start: int, stop: int) -> npt.NDArray[np.float32]:
+        part = {"input_ids": batch.ids[start:stop], "attention_mask": batch.attention_mask[start:stop]}
+        logits: npt.NDArray[np.float32] = session.run(None, part)[0]
+        return logits
+
     def predict(batch: TokenBatch) -> npt.NDArray[np.float32]:
-        logits: npt.NDArray[np.float32] = session.run(
-            None, {"input_ids": batch.ids, "attention_mask": batch.attention_mask}
-        )[0]
-        return logits if batch.positions is None else logits[batch.positions[:, 0], batch.positions[:, 1]]
+        count = len(batch.ids)
+        if batch.positions is None:
+            return run(batch, 0, count)
+        rows, columns = batch.positions[:, 0], batch.positions[:, 1]
+        logits = run(batch, 0, 1)  # of one row, which tells how large the others are
+        at_once = max(1, _LARGEST_LOGITS_BYTES // max(1, logits.nbytes))
+        found = np.empty((len(rows), logits.shape[-1]), logits.dtype)
+        start = 0
+        while True:
+            here = (rows >= start) & (rows < start + len(logits))
+            found[here] = logits[rows[here] - start, columns[here]]
+            start += len(logits)
+            if start >= count:
+                return found
+            logits = run(batch, start, start + at_once)
 
     return predict
