@@ -8,6 +8,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from strategies import records
 
+from toolchain import records as records_module
 from toolchain import targets
 from toolchain.errors import IntegrityError, MostoolError, UsageError
 from toolchain.records import (
@@ -22,6 +23,7 @@ from toolchain.records import (
     Training,
     Workload,
     decode_record,
+    encode_compact,
     encode_record,
     now,
     read_record,
@@ -243,3 +245,17 @@ def test_a_record_names_its_workload_and_states_its_quality() -> None:
 def test_an_outcome_is_timed_or_failed_and_says_which() -> None:
     (outcome,) = [field for field in msgspec.structs.fields(Measurement) if field.name == "outcome"]
     assert {kind.__struct_config__.tag for kind in outcome.type.__args__} == {"timed", "failed"}
+
+
+def test_what_is_written_is_never_too_large_to_be_read_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Indented, a record takes more than it does in one line."""
+    record = Loose(many=tuple(range(1000)))
+    compact, indented = len(encode_compact(record)), len(encode_record(record))
+    assert compact < indented
+    monkeypatch.setattr(records_module, "_LARGEST_RECORD_BYTES", indented - 1)
+    assert encode_compact(record)
+    with pytest.raises(MostoolError, match="cannot be stored"):
+        write_record(path, record)
+    monkeypatch.setattr(records_module, "_LARGEST_RECORD_BYTES", indented)
+    write_record(path, record)
+    assert read_record(path, Loose) == record
