@@ -37,7 +37,8 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # -- setting up --------------------------------------------------------------------------------------------------------
-# torch goes first and by its exact version: a range may resolve to a build with gigabytes of GPU libraries.
+# torch goes first and by its exact version, so that an index or folder of CPU builds, where pip is set up with one, is
+# used; the ordinary Linux package of the same version brings gigabytes of CUDA libraries, which work as well.
 # hatchling builds mostool itself: it is installed here, pinned, rather than fetched into a throw-away environment.
 
 $(VENV)/.python:
