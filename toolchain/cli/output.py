@@ -140,9 +140,9 @@ def ms(seconds: float) -> str:
     return f"{1e3 * seconds:.3f} ms"
 
 
-def spread(half_width_s: float) -> str:
-    """A half-width beside a latency, in its unit."""
-    return f"± {1e3 * half_width_s:.4f}"
+def spread(half_width_s: float, median_s: float) -> str:
+    """A half-width beside its latency, as a share of that."""
+    return f"± {percent(half_width_s / median_s)}" if median_s > 0 else ""
 
 
 def mib(size_bytes: float) -> str:

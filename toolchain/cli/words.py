@@ -24,12 +24,13 @@ def costs_in_words(costs: Any) -> list[str]:
 
 def manifest_in_words(folder: Path, manifest: Any) -> list[str]:
     latency, environment = manifest.latency, manifest.environment
-    p99 = f"; p99 {1e3 * latency.p99_s:.3f}" if latency.p99_s else ""
+    p99 = f"; p99 {ms(latency.p99_s)}" if latency.p99_s is not None else ""
     predicted = f", predicted {ms(manifest.predicted_s)}" if manifest.predicted_s else ""
     lines = [
         f"{folder}",
-        f"latency: {ms(latency.median_s)} {spread(latency.half_width_s)} (p50{p99}; n={latency.n}) measured on "
-        f"{manifest.target}, {environment.engine} {environment.engine_version} {manifest.artifact.precision}, "
+        f"latency: {ms(latency.median_s)} {spread(latency.half_width_s, latency.median_s)} "
+        f"(p50{p99}; n={latency.n} calls in {latency.rounds} rounds) measured on {manifest.target}, "
+        f"{environment.engine} {environment.engine_version} {manifest.artifact.precision}, "
         f"{manifest.threads} thread(s), batch {manifest.workload.batch} x {manifest.workload.sequence_length} tokens"
         f"{predicted}",
         f"quality: {manifest.quality}, measured on this file",
@@ -70,7 +71,7 @@ def demo_in_words(made: Any, out: Path) -> list[str]:
             for one in manifest.budgets
         ),
         f"winner  predicted {ms(manifest.predicted_s)}, measured {ms(latency.median_s)} "
-        f"{spread(latency.half_width_s)} (n={latency.n}): {100 * made.prediction_error:.1f} % apart",
+        f"{spread(latency.half_width_s, latency.median_s)} (n={latency.n}): {100 * made.prediction_error:.1f} % apart",
         *(f"{'yes' if held else 'NO'}  {name}" for name, held in made.verdicts.items()),
         f"bundle  {made.exported.folder}",
         f"report  {made.report}",
