@@ -84,7 +84,7 @@ def test_the_card_says_what_the_manifest_says(bundle: Path) -> None:
     card = (bundle / "README.md").read_text()
     for said in (
         "# made",
-        "1.234 ms ± 0.010 ms (p50; n=90) measured on made",
+        "1.234 ms ± 0.8 % (p50; n=90 calls in 15 rounds)\n  measured on made: A Processor",
         "predicted before it was built: 1.100 ms",
         "limit 2.000 ms on made: met",
         "87.5 % on 16 test items",
@@ -182,6 +182,7 @@ TAMPERED: dict[str, tuple[Callable[[Path], None], str]] = {
     "an empty name": (_rename_in_manifest("README.md", ""), "''"),
     "a model nobody vouches for": (_forget("model.onnx"), "model.onnx"),
     "checks nobody vouches for": (_forget(CHECKS_FILE), CHECKS_FILE),
+    "a card nobody vouches for": (_forget("README.md"), "README.md"),
     "another model, vouched for": (_another_model, "sha256"),
 }
 
@@ -194,6 +195,38 @@ def test_tampering_is_noticed_and_named(bundle: Path, case: str) -> None:
     with pytest.raises(IntegrityError) as refusal:
         verify_files(bundle, read_manifest(bundle))
     assert named in str(refusal.value)
+    assert refusal.value.hint
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("latency", "median_s"), 1e-4, "card"),
+        (("latency", "n"), 10**6, "card"),
+        (("quality", "value"), 0.999, "card"),
+        (("trivial_quality",), 0.1, "card"),
+        (("budgets", 0, "budget", "limit"), 1.0, "card"),
+        (("budgets", 0, "met"), False, "contradicts itself about latency_s"),
+        (("artifact", "architecture", "axes", "depth"), 99, "card"),
+        (("artifact", "parity_max_abs_error"), 0.0, "card"),
+        (("parity_tolerance",), 1.0, "card"),
+        (("artifact", "parameters"), 1, "card"),
+        (("artifact", "size_bytes"), 1, "the model's size"),
+    ],
+    ids=str,
+)
+def test_a_figure_changed_in_the_manifest_alone_is_noticed(
+    bundle: Path, path: tuple[str | int, ...], value: object, said: str
+) -> None:
+    fields = json.loads((bundle / MANIFEST_FILE).read_text())
+    place = fields
+    for key in path[:-1]:
+        place = place[key]
+    assert place[path[-1]] != value
+    place[path[-1]] = value
+    (bundle / MANIFEST_FILE).write_text(json.dumps(fields))
+    with pytest.raises(IntegrityError, match=said) as refusal:
+        verify_files(bundle, read_manifest(bundle))
     assert refusal.value.hint
 
 

@@ -16,6 +16,7 @@ from toolchain.files import disk_errors, inside, sha256_file, sync_folder, write
 from toolchain.records import Manifest, read_record, write_record
 
 MANIFEST_FILE = "manifest.json"
+CARD_FILE = "README.md"
 CHECKS_FILE = "parity.safetensors"
 _EXAMPLE_FILE = "run_example.py"
 
@@ -47,7 +48,7 @@ def write_bundle(
             write_bytes(part / _EXAMPLE_FILE, Path(__file__).with_name(_EXAMPLE_FILE).read_bytes())
             save_checks(checks, part / CHECKS_FILE)
             write_text(part / "examples.json", json.dumps(examples, ensure_ascii=False, indent=2) + "\n")
-            write_text(part / "README.md", render_card(manifest))
+            write_text(part / CARD_FILE, render_card(manifest))
             files = {path.name: sha256_file(path) for path in sorted(part.iterdir())}
             manifest = msgspec.structs.replace(manifest, files=files)
             write_record(part / MANIFEST_FILE, manifest)
@@ -87,19 +88,38 @@ def read_manifest(folder: Path) -> Manifest:
 def verify_files(folder: Path, manifest: Manifest) -> None:
     """Every file of the manifest is there, plain, inside the folder and unchanged; nothing else is.
 
+    What the manifest says agrees with itself and, in words, with the model card it vouches for: figures that were
+    changed in the manifest alone are found.
+
     Raises:
-        IntegrityError: names the first file that is not.
+        IntegrityError: names the first file that is not, or what the manifest contradicts.
     """
     for name, sha256 in manifest.files.items():
         if sha256_file(inside(folder, name)) != sha256:
             raise IntegrityError(
                 f"{name} was changed", why="its sha256 is not the manifest's", hint="get the bundle again"
             )
-    for name in (manifest.artifact.file, "tokenizer.json", CHECKS_FILE):
+    for name in (manifest.artifact.file, "tokenizer.json", CHECKS_FILE, CARD_FILE):
         if name not in manifest.files:
             raise IntegrityError(f"the manifest does not vouch for {name}", hint="get the bundle again")
     if manifest.files[manifest.artifact.file] != manifest.artifact.sha256:
         raise IntegrityError("the manifest contradicts itself about the model's sha256", hint="get the bundle again")
+    size_bytes = (folder / manifest.artifact.file).stat().st_size
+    if manifest.artifact.size_bytes != size_bytes:
+        why = f"it says {manifest.artifact.size_bytes} bytes, the file has {size_bytes}"
+        raise IntegrityError("the manifest is wrong about the model's size", why=why, hint="get the bundle again")
+    for one in manifest.budgets:
+        if one.met != (one.value <= one.budget.limit):
+            why = f"{one.value:g} of at most {one.budget.limit:g} is said to be {'met' if one.met else 'missed'}"
+            raise IntegrityError(
+                f"the manifest contradicts itself about {one.budget.metric}", why=why, hint="get the bundle again"
+            )
+    if render_card(manifest).encode() != (folder / CARD_FILE).read_bytes():
+        raise IntegrityError(
+            f"{MANIFEST_FILE} and the model card disagree",
+            why=f"{CARD_FILE} is not what the manifest says in words",
+            hint="one of them was changed, or another version of mostool wrote them: get the bundle again",
+        )
     extra = sorted({path.name for path in folder.iterdir()} - manifest.files.keys() - {MANIFEST_FILE})
     if extra:
         raise IntegrityError(

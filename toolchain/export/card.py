@@ -15,6 +15,9 @@ def render_card(manifest: Manifest) -> str:
         if manifest.labels
         else "It fills in masked words."
     )
+    spread = f" ± {100 * latency.half_width_s / latency.median_s:.1f} %" if latency.median_s > 0 else ""
+    p99 = f"; p99 {_ms(latency.p99_s)}" if latency.p99_s is not None else ""
+    parity = "not stated" if artifact.parity_max_abs_error is None else f"{artifact.parity_max_abs_error:.1e}"
     predicted = f" (predicted before it was built: {_ms(manifest.predicted_s)})" if manifest.predicted_s else ""
     trivial = (
         f" Always answering the most frequent label would score {100 * manifest.trivial_quality:.1f} %."
@@ -33,9 +36,10 @@ Inputs `input_ids` and `attention_mask`, int64 [batch, sequence], at most {manif
 output `logits`.
 
 ## Speed and size
-- {_ms(latency.median_s)} ± {_ms(latency.half_width_s)} (p50; n={latency.n}) measured on {manifest.target}:
-  {environment.cpu}, {environment.engine} {environment.engine_version}, {artifact.precision},
-  {manifest.threads} thread(s), batch {workload.batch}, {workload.sequence_length} tokens{predicted}
+- {_ms(latency.median_s)}{spread} (p50{p99}; n={latency.n} calls in {latency.rounds} rounds)
+  measured on {manifest.target}: {environment.cpu}, {environment.engine} {environment.engine_version},
+  {artifact.precision}, {manifest.threads} thread(s), batch {workload.batch},
+  {workload.sequence_length} tokens{predicted}
 - {artifact.size_bytes / 2**20:.2f} MiB, {artifact.parameters:,} parameters (counted)
 
 ## Budgets
@@ -43,6 +47,8 @@ output `logits`.
 
 ## Quality
 {manifest.quality} (measured on this file).{trivial}
+Its answers differ from those of the module it was made from by {parity} at most
+({manifest.parity_tolerance:.0e} allowed).
 
 ## Architecture {artifact.architecture.id}
 {axes}

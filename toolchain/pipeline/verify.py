@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from toolchain import export, profiling
-from toolchain.errors import MostoolError
+from toolchain.errors import IntegrityError, MostoolError
 from toolchain.export.bundle import CHECKS_FILE
 from toolchain.export.parity import load_checks
 from toolchain.progress import Progress, ProgressListener, silent
@@ -40,11 +40,12 @@ class Verified(NamedTuple):
 def verify(folder: Path, *, speed: bool = True, listener: ProgressListener = silent) -> Verified:
     """Check a bundle on this machine. Needs nothing but the folder.
 
-    Speed is compared with the manifest, and the latency budget with the speed, only where this machine is the one the
-    manifest was measured on; elsewhere the figure is stated and nothing is judged.
+    Where this machine is the one the manifest was measured on, the file must be about as fast as stated, and within the
+    latency budget it is said to have met; elsewhere its speed is stated and nothing is judged.
 
     Raises:
-        IntegrityError: a file is missing, changed, or leads out of the folder.
+        IntegrityError: a file is missing, changed, or leads out of the folder; the manifest contradicts itself or its
+            model card, or describes no measurement.
         ParityError: the model's answers differ from the module's it was made from.
     """
     listener(Progress("verify", 1, 3, "files"))
@@ -54,38 +55,56 @@ def verify(folder: Path, *, speed: bool = True, listener: ProgressListener = sil
     listener(Progress("verify", 2, 3, "parity"))
     model = folder / manifest.artifact.file
     evidence = load_checks(folder / CHECKS_FILE)
-    worst = export.check_parity(export.open_session(model, manifest.options), evidence, manifest.parity_tolerance)
-    detail = f"{len(evidence.inputs)} inputs, largest difference {worst:.1e} (allowed {manifest.parity_tolerance:.0e})"
+    allowed = min(manifest.parity_tolerance, export.TOLERANCE)
+    worst = export.check_parity(export.open_session(model, manifest.options), evidence, allowed)
+    detail = f"{len(evidence.inputs)} inputs, largest difference {worst:.1e} (allowed {allowed:.0e})"
     checks.append(Check("parity", True, detail))
     if speed:
         listener(Progress("verify", 3, 3, "speed"))
-        checks.append(_speed(model, manifest))
+        checks += _speed(model, manifest)
     return Verified(manifest, checks)
 
 
-def _speed(model: Path, manifest: Manifest) -> Check:
-    target = Target(
-        id=manifest.target,
-        title="as in the manifest",
-        runtime=Runtime(provider=manifest.environment.provider, threads=manifest.threads, options=manifest.options),
-        measure=Measure(minimum_s=0.5),
-    )
+def _speed(model: Path, manifest: Manifest) -> list[Check]:
+    """On the manifest's device: as fast as stated, and within the budget; the best of a few attempts is judged."""
+    target = _target(manifest)
     environment = profiling.read_environment(target)
     measured_s = _median_s(model, manifest, target)
     if environment.fingerprint != manifest.environment.fingerprint:
-        return Check("speed", True, f"{1e3 * measured_s:.3f} ms measured here, which is not the device of the manifest")
+        detail = f"{1e3 * measured_s:.3f} ms measured here, which is not the device of the manifest"
+        return [Check("speed", True, detail)]
+    stated_s = manifest.latency.median_s
+    limits = {"speed": (_SLOWER * stated_s, f"{1e3 * stated_s:.3f} ms stated, ")}
+    budgets = [one.budget.limit for one in manifest.budgets if one.budget.metric == "latency_s" and one.met]
+    if budgets:
+        limits["budget"] = (min(budgets), "")
     for _ in range(_ATTEMPTS - 1):
-        if measured_s <= _limit_s(manifest):
+        if all(measured_s <= limit_s for limit_s, _ in limits.values()):
             break
         measured_s = min(measured_s, _median_s(model, manifest, target))
-    stated = f"{1e3 * manifest.latency.median_s:.3f} ms stated, at most {1e3 * _limit_s(manifest):.3f} ms allowed"
-    return Check("speed", measured_s <= _limit_s(manifest), f"{1e3 * measured_s:.3f} ms measured, {stated}")
+    return [
+        Check(
+            name,
+            measured_s <= limit_s,
+            f"{1e3 * measured_s:.3f} ms measured, {stated}at most {1e3 * limit_s:.3f} ms allowed",
+        )
+        for name, (limit_s, stated) in limits.items()
+    ]
 
 
-def _limit_s(manifest: Manifest) -> float:
-    """What a re-measurement may take: the latency budget where one was met, else somewhat more than was stated."""
-    budgets = [one.budget.limit for one in manifest.budgets if one.budget.metric == "latency_s" and one.met]
-    return max(_SLOWER * manifest.latency.median_s, *budgets, 0.0)
+def _target(manifest: Manifest) -> Target:
+    """The device as the manifest describes it, which is anybody's word."""
+    try:
+        return Target(
+            id=manifest.target,
+            title="as in the manifest",
+            runtime=Runtime(provider=manifest.environment.provider, threads=manifest.threads, options=manifest.options),
+            measure=Measure(minimum_s=0.5),
+        )
+    except ValueError as error:
+        raise IntegrityError(
+            "the manifest describes no measurement", why=str(error), hint="get the bundle again"
+        ) from error
 
 
 def _median_s(model: Path, manifest: Manifest, target: Target) -> float:
