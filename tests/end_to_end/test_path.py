@@ -36,7 +36,7 @@ def test_training_leaves_a_run_that_says_what_it_is(made: Made) -> None:
     assert asked["command"] == "train"
     assert asked["arguments"]["seed"] == "0"
     assert asked["inputs"].keys() == {"data.tsv"}
-    assert asked["outputs"]["checkpoint.json"]
+    assert asked["outputs"] == {info["weights"]: info["weights_sha256"]}
     assert names(made.classify) >= {info["weights"], "checkpoint.json", "run.json", "data", "search"}
     assert not list(made.classify.glob("optimizer-*"))
 

@@ -9,6 +9,7 @@ import numpy as np
 import tiny
 import torch
 
+import toolchain
 from toolchain import records
 from toolchain.export import Checks, build_checks, export_onnx
 from toolchain.records import Artifact, Manifest
@@ -111,7 +112,7 @@ def make_manifest(artifact: Artifact, labels: int, vocabulary_size: int) -> Mani
         parity_tolerance=1e-4,
         created_at=dt.datetime(2025, 1, 1, tzinfo=dt.UTC),
         files={},
-        versions={"mostool": "0"},
+        versions={"mostool": toolchain.__version__},
     )
 
 

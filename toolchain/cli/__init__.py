@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         except BrokenPipeError:
             raise
+        except click.exceptions.NoArgsIsHelpError as asked_nothing:
+            click.echo(asked_nothing.format_message())
         except (Exception, KeyboardInterrupt) as error:  # the last resort: whatever it is, it is told in one line
             if "--debug" in arguments:
                 traceback.print_exc()

@@ -12,13 +12,14 @@ from toolchain.cli.options import FILE, FOLDER, asked_workload, run_option, seed
 from toolchain.cli.output import (
     ProgressPrinter,
     axes_in_words,
+    in_units,
     percent,
     plain,
     print_result,
     table,
 )
 from toolchain.cli.values import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, SIZE, TIME
-from toolchain.cli.words import costs_in_words, error_in_words, manifest_in_words
+from toolchain.cli.words import costs_in_words, error_in_words, manifest_in_words, on_run
 
 
 @app.command()
@@ -144,10 +145,12 @@ def profile(json: bool, quiet: bool, **options: Any) -> None:
             listener=listener,
         )
     failed = f", {done.failed} could not be measured" if done.failed else ""
-    lines = [f"{done.folder}: {done.measured_now} measured now, {done.timed} in all{failed}"]
+    lines = [
+        f"{run.folder} on {target.id}: {done.measured_now} measured now, {done.timed} in all{failed}: {done.folder}"
+    ]
     if done.predictor is not None:
         lines += error_in_words(done.predictor)
-    lines.append("next: mostool search --latency TIME")
+    lines.append(f"next: mostool search --latency TIME{on_run(options['run'])}")
     data = {
         "table": str(done.folder),
         "measured_now": done.measured_now,
@@ -210,11 +213,16 @@ def search(json: bool, quiet: bool, **options: Any) -> None:
             ],
         ),
         f"winner: {axes_in_words(result.winner.architecture.axes)}",
-        f"quality measured on {result.winner.quality.n} validation items; latency predicted"
-        + (f" for {result.target}, {result.workload.slug}" if result.workload else "; no device was profiled"),
+        f"{run.folder}, searched under {', '.join(in_units(one.metric, one.limit) for one in result.budgets)}",
+        f"quality measured on the {result.winner.quality.n} validation items that the winner was picked on; latency "
+        + (
+            f"predicted for {result.target}, {result.workload.slug}"
+            if result.workload
+            else "unknown: no device was profiled"
+        ),
         f"{len(result.evaluations)} subnets evaluated, {len(result.front)} on the front: "
         f"{run.search_folder / 'result.json'}",
-        "next: mostool export --format onnx",
+        f"next: mostool export --format onnx{on_run(options['run'])}",
     ]
     data = {
         "result": str(run.search_folder / "result.json"),

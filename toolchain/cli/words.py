@@ -8,6 +8,11 @@ from typing import Any
 from toolchain.cli.output import in_units, mib, ms, percent, spread, table
 
 
+def on_run(run: Path | None) -> str:
+    """The option that keeps the next command on the same run, where one was named."""
+    return f" --run {run}" if run is not None else ""
+
+
 def error_in_words(predictor: Any) -> list[str]:
     error = predictor.error
     return [

@@ -219,6 +219,11 @@ def _warnings(manifest: Manifest) -> list[str]:
         for outcome in manifest.budgets
         if not outcome.met
     ]
+    if manifest.trivial_quality is not None and manifest.quality.value <= manifest.trivial_quality:
+        warnings.append(
+            f"it is no better than always giving the most frequent answer ({100 * manifest.trivial_quality:.1f} %): "
+            "train longer, or on more data"
+        )
     if manifest.latency.status:
         warnings.append(f"the latency is in doubt: {', '.join(manifest.latency.status)}")
     return warnings

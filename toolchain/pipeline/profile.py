@@ -149,7 +149,8 @@ def _doubts(measurements: Sequence[Measurement]) -> list[str]:
     if not reasons:
         return []
     listed = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
-    return [f"of {len(timed)} latencies, some are in doubt ({listed}): the machine was busy or did not settle"]
+    advice = "the machine was busy; a quiet one and --fresh give firmer figures"
+    return [f"of {len(timed)} latencies, some are in doubt ({listed}): {advice}"]
 
 
 def check_workload(run: Run, workload: Workload) -> None:

@@ -13,7 +13,7 @@ from toolchain.progress import Progress, ProgressListener, silent
 from toolchain.records import Failed, Manifest
 from toolchain.targets import Measure, Runtime, Target
 
-_ATTEMPTS = 3
+_ATTEMPTS = 6
 _SLOWER = 1.25
 """On the same device, a file this many times slower than its manifest says is not what it says."""
 

@@ -89,9 +89,7 @@ def search(
         done.append(evaluation)
         best = max(one.quality.value for one in done)
         listener(Progress("search", len(done), evaluations, f"best {100 * best:.1f} %"))
-    # Ties in accuracy are common on a few hundred items: the loss breaks them, then the price.
-    worth = [(one.quality.value, -one.quality.loss) for one in done]
-    front = front_indices(worth, [one.costs[front_metric].value for one in done])
+    front = front_indices([one.quality.value for one in done], [one.costs[front_metric].value for one in done])
     return Found(done, winner=done[front[-1]], front=front)
 
 
@@ -134,7 +132,8 @@ def _infeasible(nearest: Architecture, costs: Mapping[str, Cost], budgets: Seque
         f"({100 * (costs[budget.metric].upper / budget.limit - 1):.0f} % over)"
         for budget in missed
     )
-    axes = ", ".join(f"{name} {value}" for name, value in nearest.axes.items())
+    entries = {name: (value,) if isinstance(value, int) else value for name, value in nearest.axes.items()}
+    axes = ", ".join(f"{name} {'/'.join(map(str, values))}" for name, values in entries.items())
     return InfeasibleError(
         "no subnet of this space keeps the budgets",
         why=f"the nearest, {nearest.id} ({axes}), takes {gaps}",

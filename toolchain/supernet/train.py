@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 STATE_FILE = "training.json"
-_CHECKPOINT_EVERY_S = 20.0
+_CHECKPOINT_EVERY_S = 5.0
+_CHECKPOINT_SHARE = 0.05
+"""A state is saved every few seconds, but for no more than this share of the time."""
 
 
 class TokenBatch(Protocol):
@@ -85,7 +87,7 @@ def train(
     curve = list(state.curve) if state else []
     update = state.update if state else 0
     before_s, started = (state.seconds if state else 0.0), time.perf_counter()
-    saved_at, losses = time.perf_counter(), _Losses()
+    saved_at, saving_s, losses = time.perf_counter(), 0.0, _Losses()
 
     def elapsed_s() -> float:
         return before_s + time.perf_counter() - started
@@ -119,10 +121,12 @@ def train(
                     mixture=supernet.mixture_figures(),
                 )
             )
-        if looked or time.perf_counter() - saved_at > _CHECKPOINT_EVERY_S:
+        if looked or time.perf_counter() - saved_at > max(_CHECKPOINT_EVERY_S, saving_s / _CHECKPOINT_SHARE):
+            saving_from = time.perf_counter()
             _require_finite(update, {"largest weight": _largest(supernet)})
             state = _save(folder, digest, update, elapsed_s(), curve, supernet, optimizer)
             saved_at = time.perf_counter()
+            saving_s = saved_at - saving_from
     if state is None:
         raise UsageError("nothing to train", why="updates is 0")
     return supernet.eval(), state

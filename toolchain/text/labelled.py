@@ -151,7 +151,10 @@ def _kind(path: Path) -> str:
         suffixes.pop()
     if not suffixes or suffixes[-1] not in _FORMATS:
         if path.is_dir():
-            raise UsageError(f"{shown(path)} is a folder, a file is wanted", hint="give the .tsv, .csv or .jsonl in it")
+            raise UsageError(
+                f"{shown(path)} is a folder, a file is wanted",
+                hint="give the .tsv, .csv or .jsonl in it; plain text suits --task mlm",
+            )
         raise UsageError(
             f"{shown(path)} is not a table mostool can read",
             why=f"its name ends in none of {' '.join(_FORMATS)} (or these with .gz)",

@@ -43,6 +43,11 @@ def read_documents(paths: Sequence[Path]) -> Corpus:
             folders[name] = _folder_digest(path, opened)
             notes.append(f"{name}: {len(opened)} files")
         else:
+            if path.name.removesuffix(".gz").endswith((".tsv", ".csv", ".jsonl")):
+                raise UsageError(
+                    f"{shown(path)} is a table, running text is wanted",
+                    hint="--task classify reads tables; for masked words give its text as a .txt file",
+                )
             opened = [open_text(path)]
             single += opened
         for one in opened:
