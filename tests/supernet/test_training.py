@@ -65,6 +65,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, save: str
 ) -> None:
     monkeypatch.setattr(train_module, "_CHECKPOINT_EVERY_S", math.inf if save == "when evaluated" else -1.0)
+    monkeypatch.setattr(train_module, "_CHECKPOINT_SHARE", math.inf)
     training = settings(recipe=recipe, updates=7, evaluate_every=3)
     whole, end = toy_train(tmp_path / "whole", training)
     for update in (2, 5):
@@ -120,6 +121,7 @@ def test_a_gradient_that_is_not_finite_does_not_reach_the_weights(
 ) -> None:
     """Even where each update is saved and the loss itself is fine."""
     monkeypatch.setattr(train_module, "_CHECKPOINT_EVERY_S", -1.0)
+    monkeypatch.setattr(train_module, "_CHECKPOINT_SHARE", math.inf)
 
     def poison(supernet: Supernet, architecture: Architecture) -> Quality:
         next(iter(supernet.parameters())).register_hook(lambda gradient: gradient * math.nan)
@@ -134,6 +136,7 @@ def test_a_gradient_that_is_not_finite_does_not_reach_the_weights(
 def test_weights_that_overflow_are_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The step that breaks them had a finite loss and a finite gradient, and the next save is between two looks."""
     monkeypatch.setattr(train_module, "_CHECKPOINT_EVERY_S", -1.0)
+    monkeypatch.setattr(train_module, "_CHECKPOINT_SHARE", math.inf)
     monkeypatch.setattr(train_module, "learning_rate", lambda _, update: 1e39 if update == 3 else 1e-3)
     with pytest.raises(MostoolError, match="update 4") as refusal:
         toy_train(tmp_path, settings(evaluate_every=8))

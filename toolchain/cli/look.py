@@ -153,8 +153,11 @@ def verify(bundle: Path, no_speed: bool, json: bool, quiet: bool, debug: bool) -
         done = verify_bundle(bundle, speed=not no_speed, listener=listener)
     if not done.passed:
         failed = next(check for check in done.checks if not check.passed)
+        passed = ", ".join(check.name for check in done.checks if check.passed)
         raise MostoolError(
-            f"{bundle} fails on {failed.name}", why=failed.detail, hint="is the machine busy? run it again"
+            f"{bundle} fails on {failed.name}",
+            why=f"{failed.detail}; {passed} passed",
+            hint="is the machine busy? run it again",
         )
     lines = [f"ok  {check.name}: {check.detail}" for check in done.checks]
     lines.append(f"{bundle}: verified")
