@@ -29,6 +29,6 @@ def test_what_was_done_before_says_nothing_about_the_pace(
 
 
 def test_a_spread_is_a_share_of_its_latency() -> None:
-    assert output.spread(1.36e-7, 1.36e-4) == "± 0.1 %"
-    assert output.spread(1e-3, 8e-3) == "± 12.5 %"
+    assert output.spread(1.36e-7, 1.36e-4) == "± 0.10 %"
+    assert output.spread(1e-3, 8e-3) == "± 12.50 %"
     assert output.spread(0.0, 0.0) == ""

@@ -84,7 +84,7 @@ def test_the_card_says_what_the_manifest_says(bundle: Path) -> None:
     card = (bundle / "README.md").read_text()
     for said in (
         "# made",
-        "1.234 ms ± 0.8 % (p50; n=90 calls in 15 rounds)\n  measured on made: A Processor",
+        "1.234 ms ± 0.81 % (p50; n=90 calls in 15 rounds)\n  measured on made: A Processor",
         "predicted before it was built: 1.100 ms",
         "limit 2.000 ms on made: met",
         "87.5 % on 16 test items",

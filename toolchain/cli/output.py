@@ -142,7 +142,7 @@ def ms(seconds: float) -> str:
 
 def spread(half_width_s: float, median_s: float) -> str:
     """A half-width beside its latency, as a share of that."""
-    return f"± {percent(half_width_s / median_s)}" if median_s > 0 else ""
+    return f"± {100 * half_width_s / median_s:.2f} %" if median_s > 0 else ""
 
 
 def mib(size_bytes: float) -> str:

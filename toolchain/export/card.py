@@ -15,7 +15,7 @@ def render_card(manifest: Manifest) -> str:
         if manifest.labels
         else "It fills in masked words."
     )
-    spread = f" ± {100 * latency.half_width_s / latency.median_s:.1f} %" if latency.median_s > 0 else ""
+    spread = f" ± {100 * latency.half_width_s / latency.median_s:.2f} %" if latency.median_s > 0 else ""
     p99 = f"; p99 {_ms(latency.p99_s)}" if latency.p99_s is not None else ""
     parity = "not stated" if artifact.parity_max_abs_error is None else f"{artifact.parity_max_abs_error:.1e}"
     predicted = f" (predicted before it was built: {_ms(manifest.predicted_s)})" if manifest.predicted_s else ""
