@@ -4,9 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, mean_squared_error
 
-from toolchain.records import Training
+from toolchain.records import Quality, Training, decode_record, encode_compact
 from toolchain.text import Split, TokenBatch, TrainingBatches, evaluate, evaluation_batches
+from toolchain.text.metrics import classification_figures
 from toolchain.text.tokenizing import MASK, PAD, SPECIALS
 
 VOCABULARY, LONGEST = 300, 16
@@ -116,6 +119,37 @@ def test_a_classifier_needs_labels() -> None:
         TrainingBatches(make_split(10, labels=False), settings(), VOCABULARY)(0)
 
 
+def make_values(items: int) -> Split:
+    split = make_split(items, labels=False)
+    return split._replace(values=np.arange(items, dtype=np.float32) / 4)
+
+
+def test_a_batch_of_values() -> None:
+    (batch,) = TrainingBatches(make_values(100), settings(task="regress"), VOCABULARY)(3)
+    assert batch.targets.dtype == np.float32
+    np.testing.assert_array_equal(batch.targets, np.array(numbers(batch)) / 4)
+    assert batch.positions is None
+    whole = evaluation_batches(make_values(1200), "regress", VOCABULARY, whole=True)
+    assert sum(len(batch.targets) for batch in whole) == 1200
+    first = evaluation_batches(make_values(1200), "regress", VOCABULARY, whole=False)
+    assert sum(len(batch.targets) for batch in first) == 1000
+    with pytest.raises(ValueError, match="values"):
+        TrainingBatches(make_split(10), settings(task="regress"), VOCABULARY)(0)
+
+
+@pytest.mark.parametrize(("accumulate", "ranks"), [(4, 2), (5, 3), (1, 1), (2, 4)])
+@pytest.mark.parametrize("task", ["classify", "mlm"])
+def test_processes_share_the_micro_batches_of_an_update(task: str, accumulate: int, ranks: int) -> None:
+    training = settings(task=task, accumulate=accumulate, batch_tokens=50)
+    batches = TrainingBatches(make_split(100), training, VOCABULARY)
+    for update in (0, 5):
+        whole = batches(update)
+        shares = [TrainingBatches(make_split(100), training, VOCABULARY)(update, rank, ranks) for rank in range(ranks)]
+        assert sum(map(len, shares)) == len(whole) == accumulate
+        for rank, share in enumerate(shares):
+            assert all(same(one, two) for one, two in zip(share, whole[rank::ranks], strict=True))
+
+
 @pytest.mark.parametrize("task", ["classify", "mlm"])
 def test_held_out_batches_never_change(task: str) -> None:
     split = make_split(1200)
@@ -161,3 +195,55 @@ def test_quality_of_masked_words_counts_targets_not_texts() -> None:
     assert (quality.n, quality.metric, quality.split) == (targets, "masked_accuracy", "validation")
     assert quality.value == 0
     assert quality.loss == pytest.approx(np.log(1200))
+
+
+def asking(*targets: Any) -> list[TokenBatch]:
+    return [TokenBatch(*(np.zeros((len(one), 3), np.int64),) * 2, np.array(one), None) for one in targets]
+
+
+@pytest.mark.parametrize(
+    ("classes", "names"), [(2, ["f1", "matthews"]), (3, ["f1_macro", "matthews"]), (5, ["f1_macro", "matthews"])]
+)
+def test_a_classifier_has_further_figures(classes: int, names: list[str]) -> None:
+    rng = np.random.default_rng(classes)
+    targets, logits = rng.integers(0, classes, 40), rng.normal(size=(40, classes)).astype(np.float32)
+    batches = asking(targets[:30], targets[30:])
+
+    def predict(batch: TokenBatch) -> np.ndarray:
+        return logits[:30] if batch is batches[0] else logits[30:]
+
+    quality = evaluate(predict, batches, "classify", "validation")
+    assert quality.value == accuracy_score(targets, logits.argmax(axis=1))
+    assert quality.also == classification_figures(targets, logits.argmax(axis=1), classes)
+    assert sorted(quality.also) == names
+    decode_record(encode_compact(quality), Quality, "here")
+
+
+@pytest.mark.parametrize("columns", [(), (1,)])
+def test_quality_of_values(columns: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    targets = rng.normal(size=50).astype(np.float32)
+    answers = (targets + rng.normal(size=50)).astype(np.float32)
+    batches = asking(targets[:20], targets[20:])
+
+    def predict(batch: TokenBatch) -> np.ndarray:
+        found = answers[:20] if batch is batches[0] else answers[20:]
+        return found.reshape(-1, *columns)
+
+    quality = evaluate(predict, batches, "regress", "test")
+    assert (quality.metric, quality.n, quality.split) == ("pearson", 50, "test")
+    assert quality.value == pytest.approx(pearsonr(targets.astype(float), answers.astype(float)).statistic)
+    assert quality.also == {"spearman": pytest.approx(spearmanr(targets, answers).statistic)}
+    assert quality.loss == pytest.approx(mean_squared_error(targets, answers))
+    constant = evaluate(lambda batch: np.ones((len(batch.targets), 1), np.float32), batches, "regress", "test")
+    assert (constant.value, constant.also) == (0, {"spearman": 0})
+    decode_record(encode_compact(constant), Quality, "here")
+
+
+def test_quality_of_translation_counts_tokens() -> None:
+    batches = asking([1, 0], [1])
+    quality = evaluate(
+        lambda batch: np.eye(3, dtype=np.float32)[[1] * len(batch.targets)], batches, "translate", "test"
+    )
+    assert (quality.metric, quality.n, quality.also) == ("token_accuracy", 3, {})
+    assert quality.value == 2 / 3

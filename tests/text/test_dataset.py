@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+from tokenizers import Tokenizer
 
 from toolchain.errors import IntegrityError, UsageError
 from toolchain.progress import Progress, silent
@@ -22,6 +23,7 @@ from toolchain.text import (
     read_split,
     read_tokenizer,
     split_corpus,
+    train_tokenizer,
 )
 from toolchain.text.dataset import DATA_FILE, EXAMPLES_FILE, PREPARED_FILE
 from toolchain.text.tokenizing import CLS, SEP, TOKENIZER_FILE
@@ -180,9 +182,97 @@ def test_every_input_counts_in_the_digest() -> None:
         (whole._replace(files={"made.txt": "1" * 64}), {}),
         (whole._replace(held_out_share=0.2), {}),
         (whole._replace(held_out_limit=None), {}),
+        (whole._replace(seconds=whole.texts), {}),
+        (whole._replace(seconds=("b",) * 100), {}),
+        (whole._replace(labels=None, values=(0.5,) * 100), {}),
+        (whole._replace(labels=None, values=(0.25,) * 100), {}),
+        (whole, {"tokenizer": train_tokenizer(whole.texts, 300)}),
+        (whole, {"tokenizer": train_tokenizer(whole.texts, 100)}),
     ]
     digests = [data_digest(variant, **{**settings, **changes}) for variant, changes in variants]  # type: ignore[arg-type]
     assert all(one != other for one, other in itertools.combinations(digests, 2))
+
+
+def _paired(count: int = 200) -> Corpus:
+    return corpus(count)._replace(seconds=tuple(f"{text} zebra" for text in corpus(count).texts))
+
+
+def _valued(whole: Corpus) -> Corpus:
+    return whole._replace(labels=None, label_names=(), values=tuple(i / 8 for i in range(len(whole.texts))))
+
+
+def test_pairs(tmp_path: Path) -> None:
+    whole = _paired()
+    data = _prepare(tmp_path, whole, sequence_length=40)
+    tokenizer = read_tokenizer(tmp_path)
+    assert "zebra" in tokenizer.get_vocab()  # of the second texts alone
+    for name, part in split_corpus(whole, seed=0).named():
+        split = read_split(tmp_path, name)
+        np.testing.assert_array_equal(split.ids, encode_texts(tokenizer, part.texts, 40, part.seconds))
+        np.testing.assert_array_equal(split.labels, part.labels)
+        assert ((split.ids == SEP).sum(axis=1) == 2).all()
+    assert data.labels == whole.label_names
+    pairs = dict(zip(whole.texts, whole.seconds or (), strict=True))
+    for example in read_examples(tmp_path):
+        assert example.second == pairs[example.text]
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_values(tmp_path: Path, pairs: bool) -> None:
+    whole = _valued(_paired() if pairs else corpus())
+    data = _prepare(tmp_path, whole, "regress")
+    assert (data.labels, data.majority_share) == ((), None)
+    for name, part in split_corpus(whole, seed=0).named():
+        split = read_split(tmp_path, name)
+        assert split.labels is None
+        assert split.values is not None
+        assert split.values.dtype == np.float32
+        np.testing.assert_array_equal(split.values, np.array(part.values, np.float32))
+        assert len(split.ids) == getattr(data, name)
+    values = dict(zip(whole.texts, whole.values or (), strict=True))
+    examples = read_examples(tmp_path)
+    assert len(examples) == 8
+    for example in examples:
+        assert (example.second is None) == (not pairs)
+        assert example.label is not None
+        assert float(example.label) == values[example.text]
+    assert find_prepared(tmp_path, data.sha256) == data
+
+
+def test_running_text_of_pairs_is_both_texts(tmp_path: Path) -> None:
+    whole = _paired()
+    data = _prepare(tmp_path, whole, "mlm", sequence_length=64)
+    assert data.train == 2 * len(split_corpus(whole, seed=0).train.texts)
+    assert "zebra" in read_tokenizer(tmp_path).get_vocab()
+
+
+@pytest.mark.parametrize("task", ["classify", "regress", "mlm"])
+def test_a_tokenizer_can_be_given(tmp_path: Path, task: str) -> None:
+    whole = _valued(_paired()) if task == "regress" else _paired()
+    other = train_tokenizer(["quite other words", "of another language"] * 3, 100)
+    data = _prepare(tmp_path, whole, task, tokenizer=other)
+    assert read_tokenizer(tmp_path).to_str() == other.to_str()
+    assert (read_split(tmp_path, "train").ids < other.get_vocab_size()).all()
+    settings = {"task": task, **SETTINGS, "tokenizer": other}
+    assert data.sha256 == data_digest(whole, **settings)  # type: ignore[arg-type]
+    assert data.sha256 == data_digest(whole, **{**settings, "vocabulary_size": 17})  # type: ignore[arg-type]
+    assert data.sha256 == data_digest(whole, **{**settings, "tokenizer": read_tokenizer(tmp_path)})  # type: ignore[arg-type]
+    assert _prepare(tmp_path, whole, task, tokenizer=read_tokenizer(tmp_path)) == data
+
+
+def test_a_tokenizer_trained_on_the_same_texts_gives_the_same_arrays(tmp_path: Path) -> None:
+    _prepare(tmp_path / "a", corpus())
+    _prepare(tmp_path / "b", corpus(), tokenizer=read_tokenizer(tmp_path / "a"))
+    one, two = _contents(tmp_path / "a"), _contents(tmp_path / "b")
+    assert {name for name in FILES if one[name] != two[name]} == {PREPARED_FILE}  # it holds the digest
+
+
+def test_a_foreign_tokenizer_is_refused(tmp_path: Path) -> None:
+    other = train_tokenizer(corpus().texts, 100)
+    foreign = Tokenizer.from_str(other.to_str().replace("[MASK]", "<mask>"))
+    with pytest.raises(IntegrityError, match="the tokenizer given"):
+        _prepare(tmp_path, corpus(), tokenizer=foreign)
+    assert not (tmp_path / TOKENIZER_FILE).exists()
 
 
 def test_impossible_requests(tmp_path: Path) -> None:
@@ -190,6 +280,14 @@ def test_impossible_requests(tmp_path: Path) -> None:
         _prepare(tmp_path / "a", corpus(labels=0))
     with pytest.raises(UsageError, match="no labels"):
         _prepare(tmp_path / "a", corpus(), held_out=corpus(labels=0))
+    with pytest.raises(UsageError, match="no labels"):
+        _prepare(tmp_path / "a", _valued(corpus()))
+    with pytest.raises(UsageError, match="no values"):
+        _prepare(tmp_path / "a", corpus(), "regress")
+    with pytest.raises(UsageError, match="no values"):
+        _prepare(tmp_path / "a", _valued(corpus()), "regress", held_out=corpus())
+    with pytest.raises(ValueError, match="elsewhere"):
+        _prepare(tmp_path / "a", corpus(), "translate")
     with pytest.raises(UsageError, match="7 tokens is too short"):
         _prepare(tmp_path / "a", corpus(), sequence_length=7)
     assert not (tmp_path / "a").exists()
@@ -208,7 +306,13 @@ def test_damaged_data(tmp_path: Path) -> None:
     whole = (tmp_path / DATA_FILE).read_bytes()
     foreign = safetensors.numpy.save({"train.ids": np.zeros((2, 3), dtype=np.float32)})
     negative = safetensors.numpy.save({"train.ids": np.full((2, 3), -1, dtype=np.int32)})
-    for data in (b"", whole[:-1], whole[:100], b"\xff" * 64, foreign, negative, safetensors.numpy.save({})):
+    ids = {"train.ids": np.zeros((2, 3), dtype=np.int32)}
+    short, double, endless = (
+        safetensors.numpy.save(ids | {"train.values": np.array(values, dtype=kind)})
+        for values, kind in (([1], np.float32), ([1, 2], np.float64), ([1, np.inf], np.float32))
+    )
+    damaged = (b"", whole[:-1], whole[:100], b"\xff" * 64, foreign, negative, safetensors.numpy.save({}))
+    for data in (*damaged, short, double, endless):
         (tmp_path / DATA_FILE).write_bytes(data)
         with pytest.raises(IntegrityError) as caught:
             read_split(tmp_path, "train")
@@ -224,6 +328,19 @@ def test_real_labelled_data(shared: Path, tmp_path: Path) -> None:
     assert data.majority_share == pytest.approx(0.691, abs=0.03)  # shared/data/cola/README.md
     ids = read_split(tmp_path, "train").ids
     assert (ids[:, -1] != 0).mean() < 0.02
+
+
+@pytest.mark.shared
+def test_real_pairs(shared: Path, tmp_path: Path) -> None:
+    whole = read_labelled([shared / "mrpc" / "train.tsv.gz"])
+    held_out = read_labelled([shared / "mrpc" / "dev.tsv.gz"])
+    data = _prepare(tmp_path, whole, vocabulary_size=4000, sequence_length=96, held_out=held_out)
+    assert data.validation + data.test == 408
+    assert data.train <= 3668
+    assert data.majority_share == pytest.approx(0.684, abs=0.05)  # shared/data/mrpc/README.md
+    ids = read_split(tmp_path, "train").ids
+    assert ((ids == SEP).sum(axis=1) == 2).all()
+    assert (ids[:, -1] != 0).mean() < 0.05
 
 
 @pytest.mark.shared

@@ -44,9 +44,16 @@ def _write(folder: Path, name: str, text: str) -> Path:
     return folder / name
 
 
-def _refused(path: Path, *words: str, text: str | None = None, label: str | None = None) -> UsageError:
+def _refused(
+    path: Path,
+    *words: str,
+    text: str | None = None,
+    label: str | None = None,
+    second: str | None = None,
+    numeric: bool = False,
+) -> UsageError:
     with pytest.raises(UsageError) as caught:
-        read_labelled([path], text, label)
+        read_labelled([path], text, label, second, numeric=numeric)
     error = caught.value
     assert error.hint
     assert path.name in f"{error} {error.why}"
@@ -114,16 +121,110 @@ def test_ambiguous_columns(tmp_path: Path) -> None:
     _refused(path, "more than one column 'label'", label="label")
 
 
-@pytest.mark.parametrize("names", ["sentence1\tsentence2", "premise\thypothesis", "question\tsentence", "text1\ttext2"])
-def test_pairs_are_refused(tmp_path: Path, names: str) -> None:
-    rows = [(f"{text}\t{text}", label) for text, label in ROWS]
+@pytest.mark.parametrize(
+    "names",
+    ["sentence1\tsentence2", "premise\thypothesis", "question\tsentence", "TEXT1\t text2 ", "text_a\ttext_b"],
+)
+def test_pairs_are_found_by_name(tmp_path: Path, names: str) -> None:
+    rows = [(f"{text}\tno {text}", label) for text, label in ROWS]
     path = _write(tmp_path, "a.tsv", _tsv(rows, f"{names}\tlabel"))
-    _refused(path, "pairs", "--text-column")
-    assert _pairs(read_labelled([path], text_column=names.split("\t", maxsplit=1)[0])) == ROWS
+    corpus = read_labelled([path])
+    assert _pairs(corpus) == ROWS
+    assert corpus.seconds == tuple(f"no {text}" for text, _ in ROWS)
+    assert len(corpus.sha256) == 64
+    first, second = names.split("\t")
+    assert read_labelled([path], second_column=second) == corpus
+    assert read_labelled([path], text_column=first, second_column=second) == corpus
+    swapped = read_labelled([path], text_column=second, second_column=first)
+    assert (swapped.texts, swapped.seconds) == (corpus.seconds, corpus.texts)
+    single = read_labelled([path], text_column=first)
+    assert _pairs(single) == ROWS
+    assert single.seconds is None
+    assert single.sha256 != corpus.sha256 != swapped.sha256
+
+
+def test_a_second_text_can_be_named(tmp_path: Path) -> None:
+    rows = [(f"{text}\tno {text}", label) for text, label in ROWS]
+    path = _write(tmp_path, "a.tsv", _tsv(rows, "text\tcontext\tlabel"))
+    assert read_labelled([path]).seconds is None
+    corpus = read_labelled([path], second_column="Context")
+    assert (corpus.texts[0], (corpus.seconds or ())[0]) == (ROWS[0][0], f"no {ROWS[0][0]}")
+    for second, words in {
+        "sentence2": ("no column 'sentence2'", "'text', 'context', 'label'", "--second-column"),
+        "label": ("second and label are both column 'label'", "--second-column"),
+        "text": ("no column is known to be the text",),
+    }.items():
+        _refused(path, *words, second=second)
+    _refused(path, "text and second are both column", text="text", second="text")
+
+
+def test_a_pair_is_not_guessed_at(tmp_path: Path) -> None:
+    wide = [(f"{text}\t{text}\t{text}", label) for text, label in ROWS]
+    path = _write(tmp_path, "a.tsv", _tsv(wide, "text1\ttext2\ttext\tlabel"))
+    _refused(path, "more than one column could be a text of a pair", "--second-column")
+    assert read_labelled([path], text_column="text").seconds is None
+    half = _write(tmp_path, "b.tsv", _tsv(ROWS, "sentence1\tlabel"))
+    _refused(half, "no column is known to be the text", "'sentence1'")
+    pairs = _write(tmp_path, "c.tsv", _tsv([(f"{a}\t{a}", b) for a, b in ROWS], "text1\ttext2\tlabel"))
+    with pytest.raises(UsageError, match="some hold pairs"):
+        read_labelled([pairs, _write(tmp_path, "d.tsv", _tsv(ROWS))])
+
+
+def test_pairs_that_lack_a_text_are_dropped_and_counted(tmp_path: Path) -> None:
+    rows = [(f"{text}\tb", label) for text, label in ROWS]
+    blank = [("a\t ", "good"), (" \tb", "good"), ("a\tb", "")]
+    path = _write(tmp_path, "a.tsv", _tsv(rows + blank, "text1\ttext2\tlabel"))
+    corpus = read_labelled([path])
+    assert len(corpus.texts) == len(corpus.seconds or ()) == len(ROWS)
+    assert corpus.notes == ("a.tsv: 3 rows without both texts or label left out",)
+    _refused(_write(tmp_path, "b.tsv", _tsv([*rows, ("alone", "bad")], "text1\ttext2\tlabel")), "line 62", "2 columns")
+    same = [(text, "same") for text, _ in rows]
+    _refused(_write(tmp_path, "c.tsv", _tsv(same, "text1\ttext2\tlabel")), "only one label")
+
+
+def test_values_are_read_as_numbers(tmp_path: Path) -> None:
+    figures = ["3", "-2.5", "1e-3", " 4.0 ", "+1", "0"]
+    rows = [(text, figures[i % 6]) for i, (text, _) in enumerate(ROWS)]
+    corpus = read_labelled([_write(tmp_path, "a.tsv", _tsv([*rows, ("a", "")], "sentence\tscore"))], numeric=True)
+    assert corpus.values == (3.0, -2.5, 0.001, 4.0, 1.0, 0.0) * 10
+    assert (corpus.labels, corpus.label_names) == (None, ())
+    assert corpus.notes == ("a.tsv: 1 row without text or label left out",)
+    lines = [json.dumps({"text1": text, "text2": "b", "label": i / 7}) for i, (text, _) in enumerate(ROWS)]
+    corpus = read_labelled([_write(tmp_path, "a.jsonl", "\n".join(lines))], numeric=True)
+    assert corpus.values == tuple(i / 7 for i in range(60))
+    assert corpus.seconds == ("b",) * 60
+
+
+@pytest.mark.parametrize("value", ["good", "nan", "NaN", "inf", "-Infinity", "1e39", "1_000", "1,5", "0x10", "3 4"])
+def test_values_that_are_no_finite_numbers_are_named(tmp_path: Path, value: str) -> None:
+    rows = [(text, str(i)) for i, (text, _) in enumerate(ROWS)]
+    path = _write(tmp_path, "a.tsv", _tsv([*rows, ("a text", value)]))
+    _refused(path, "line 62", "'label'", f"{value!r}", "a finite number is wanted", numeric=True)
+    lines = "".join(json.dumps({"Review": text, "TARGET": number}) + "\n" for text, number in rows)
+    path = _write(tmp_path, "a.jsonl", lines + json.dumps({"Review": "a", "TARGET": value}))
+    _refused(path, "line 61", "'TARGET'", numeric=True)
+
+
+@pytest.mark.parametrize("value", ["true", "9" * 400, "[1]", '"one"'])
+def test_json_values_that_are_no_finite_numbers_are_named(tmp_path: Path, value: str) -> None:
+    lines = "".join(json.dumps({"Review": text, "TARGET": i}) + "\n" for i, (text, _) in enumerate(ROWS))
+    path = _write(tmp_path, "a.jsonl", lines + f'{{"Review": "a", "TARGET": {value}}}')
+    _refused(path, "line 61", numeric=True)
+
+
+def test_one_value_and_few_values(tmp_path: Path) -> None:
+    path = _write(tmp_path, "a.tsv", _tsv([(text, "2.5") for text, _ in ROWS]))
+    _refused(path, "only one value", "2.5", numeric=True)
+    path = _write(tmp_path, "b.tsv", _tsv([(text, str(i)) for i, (text, _) in enumerate(ROWS[:20])]))
+    _refused(path, "too little text", "20 rows", numeric=True)
 
 
 def test_a_file_without_header(tmp_path: Path) -> None:
-    _refused(_write(tmp_path, "a.tsv", _tsv(ROWS[1:], "\t".join(ROWS[0]))), "header")
+    path = _write(tmp_path, "a.tsv", _tsv(ROWS[1:], "\t".join(ROWS[0])))
+    _refused(path, "header")
+    _refused(path, "header", numeric=True)
+    pairs = [(f"{text}\t{text}", label) for text, label in ROWS]
+    _refused(_write(tmp_path, "b.tsv", _tsv(pairs[1:], "\t".join(pairs[0]))), "header")
 
 
 def test_blank_rows_are_dropped_and_counted(tmp_path: Path) -> None:
@@ -254,5 +355,11 @@ def test_real_corpora(shared: Path, name: str, count: int, ones: int) -> None:
 
 
 @pytest.mark.shared
-def test_real_pairs_are_refused(shared: Path) -> None:
-    _refused(shared / "mrpc" / "train.tsv.gz", "pairs", "'sentence1', 'sentence2'")
+@pytest.mark.parametrize(("name", "count", "ones"), [("train", 3_668, 2_474), ("dev", 408, 279)])
+def test_real_pairs(shared: Path, name: str, count: int, ones: int) -> None:
+    corpus = read_labelled([shared / "mrpc" / f"{name}.tsv.gz"])
+    assert len(corpus.texts) == len(corpus.seconds or ()) == count
+    assert sum(corpus.labels or ()) == ones
+    assert corpus.label_names == ("0", "1")
+    assert corpus.notes == ()
+    assert corpus.texts != corpus.seconds

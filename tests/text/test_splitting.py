@@ -153,3 +153,65 @@ def test_held_out_labels_are_matched_by_name() -> None:
     assert set(parts.test.labels or ()) == {1}
     with pytest.raises(UsageError, match="'perhaps'"):
         split_corpus(whole, seed=0, held_out=other._replace(label_names=("perhaps",)))
+
+
+def _paired(count: int = 300, *, numeric: bool = False) -> Corpus:
+    whole = corpus(count)._replace(seconds=tuple(f"{text} again" for text in sentences(count)))
+    return whole._replace(labels=None, label_names=(), values=tuple(i / 3 for i in range(count))) if numeric else whole
+
+
+@pytest.mark.parametrize("numeric", [False, True])
+def test_pairs_and_values_stay_aligned(numeric: bool) -> None:
+    whole = _paired(numeric=numeric)
+    place = {text: number for number, text in enumerate(whole.texts)}
+    parts = split_corpus(whole, seed=0)
+    assert [len(part.texts) for _, part in parts.named()] == [240, 30, 30]
+    for _, part in parts.named():
+        rows = [place[text] for text in part.texts]
+        assert part.seconds == tuple((whole.seconds or ())[row] for row in rows)
+        assert (part.values is None, part.labels is None) == (not numeric, numeric)
+        if part.values is not None:
+            assert part.values == tuple(row / 3 for row in rows)
+    order = np.random.default_rng(1).permutation(300)
+    shuffled = whole._replace(
+        **{
+            name: tuple(column[i] for i in order)
+            for name in ("texts", "seconds", "labels", "values")
+            if (column := getattr(whole, name)) is not None
+        }
+    )
+    assert split_corpus(shuffled, seed=0) == parts
+
+
+def test_equal_pairs_stay_together_and_equal_halves_need_not() -> None:
+    whole = _paired(100)
+    twice = whole._replace(
+        texts=whole.texts + tuple(text.upper() for text in whole.texts),
+        seconds=(whole.seconds or ()) * 2,
+        labels=(whole.labels or ()) * 2,
+    )
+    for seed in range(5):
+        parts = split_corpus(twice, seed=seed)
+        keys = [
+            {(same_text_key(a), b) for a, b in zip(part.texts, part.seconds or (), strict=True)}
+            for _, part in parts.named()
+        ]
+        assert sum(map(len, keys)) == len(set().union(*keys)) == 100
+    same_first = whole._replace(texts=("the same",) * 100)
+    assert [len(part.texts) for _, part in split_corpus(same_first, seed=0).named()] == [80, 10, 10]
+
+
+def test_held_out_pairs_are_never_trained_on() -> None:
+    whole = _paired(200)
+    other = whole._replace(
+        texts=whole.texts[:80],
+        seconds=tuple(text.upper() for text in (whole.seconds or ())[:40]) + ("another",) * 40,
+        labels=(whole.labels or ())[:80],
+    )
+    parts = split_corpus(whole, seed=0, held_out=other)
+    assert set(parts.train.texts) == set(whole.texts[40:])
+    assert len(parts.test.seconds or ()) == 40
+    for one, two in ((whole, corpus(80)), (corpus(80), whole)):
+        with pytest.raises(UsageError, match="pairs of texts") as caught:
+            split_corpus(one, seed=0, held_out=two)
+        assert caught.value.hint

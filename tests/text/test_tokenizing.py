@@ -140,3 +140,36 @@ def test_a_foreign_tokenizer(tmp_path: Path, tokenizer: Tokenizer) -> None:
     (tmp_path / TOKENIZER_FILE).write_text(tokenizer.to_str().replace("[PAD]", "<pad>"))
     with pytest.raises(IntegrityError, match="not mostool's"):
         read_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("length", range(8, 30))
+def test_pairs_are_cut_as_the_library_cuts_them(tokenizer: Tokenizer, length: int) -> None:
+    """Longest first, and the odd token as `tokenizers` gives it: what a bundle's example does with tokenizer.json."""
+    plain = Tokenizer.from_str(tokenizer.to_str())
+    plain.enable_truncation(length)
+    plain.enable_padding(pad_id=PAD, pad_token="[PAD]", length=length)  # noqa: S106
+    words = " ".join(TEXTS[:4]).split()
+    pairs = [(" ".join(words[:first]), " ".join(words[second:])) for first in range(1, 30, 3) for second in range(30)]
+    expected = np.array([encoding.ids for encoding in plain.encode_batch(pairs)], dtype=np.int32)
+    rows = encode_texts(tokenizer, [one for one, _ in pairs], length, [two for _, two in pairs])
+    assert rows.dtype == np.int32
+    np.testing.assert_array_equal(rows, expected)
+
+
+@settings(deadline=None)
+@given(first=st.text(max_size=60), second=st.text(max_size=60), length=st.integers(8, 24))
+def test_any_pair_gives_a_row(tokenizer: Tokenizer, first: str, second: str, length: int) -> None:
+    (row,) = encode_texts(tokenizer, [first], length, [second])
+    last = int(np.flatnonzero(row)[-1])
+    assert (row[0], row[last]) == (CLS, SEP)
+    assert (row == SEP).sum() == 2
+    assert (row[last + 1 :] == PAD).all()
+
+
+def test_a_tokenizer_that_cuts_and_pads_is_read_without(tokenizer: Tokenizer) -> None:
+    plain = Tokenizer.from_str(tokenizer.to_str())
+    plain.enable_truncation(4)
+    plain.enable_padding(length=9)
+    again = parse_tokenizer(plain.to_str(), "here")
+    assert again.to_str() == tokenizer.to_str()
+    np.testing.assert_array_equal(encode_texts(again, TEXTS, 20), encode_texts(tokenizer, TEXTS, 20))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from toolchain.records import Quality, Task, Training
 from toolchain.text.dataset import Split
 from toolchain.text.masking import mask_tokens
+from toolchain.text.metrics import classification_figures, correlations
 from toolchain.text.tokenizing import PAD
 
 if TYPE_CHECKING:
@@ -20,17 +21,37 @@ if TYPE_CHECKING:
 _POOL_BATCHES = 16
 """Batches are cut from pools of this many, sorted by length, so that little of a batch is padding."""
 
-_VALIDATION_ITEMS = {"classify": 1000, "mlm": 256}
+_VALIDATION_ITEMS = {"classify": 1000, "regress": 1000, "mlm": 256}
 """Held-out items a search looks at for each subnet: enough to rank, few enough to be quick. Tests use all."""
+
+_METRICS: dict[Task, Literal["accuracy", "masked_accuracy", "token_accuracy"]] = {
+    "classify": "accuracy",
+    "mlm": "masked_accuracy",
+    "translate": "token_accuracy",
+}
 
 
 class TokenBatch(NamedTuple):
-    """ids and attention_mask [b, t], targets [n]; `positions` [n, 2] says which tokens masked-word targets are for."""
+    """ids and attention_mask int64 [b, t], and targets [n]: int64, for regression float32.
+
+    `positions` int64 [n, 2] says which tokens masked-word targets are for. Only a translation has `decoder_ids`.
+    """
 
     ids: Ints
     attention_mask: Ints
-    targets: Ints
+    targets: Ints | npt.NDArray[np.float32]
     positions: Ints | None
+    decoder_ids: Ints | None = None
+
+
+class _Asking(Protocol):
+    """A batch of whatever task: targets [n] of what it asks."""
+
+    @property
+    def targets(self) -> npt.NDArray[Any]: ...
+
+
+_Batch = TypeVar("_Batch", bound=_Asking)
 
 
 class TrainingBatches:
@@ -44,9 +65,10 @@ class TrainingBatches:
         self._epoch = -1
         self._order: list[Ints] = []
 
-    def __call__(self, update: int) -> list[TokenBatch]:
-        first = update * self._training.accumulate
-        return [self._batch(number) for number in range(first, first + self._training.accumulate)]
+    def __call__(self, update: int, rank: int = 0, ranks: int = 1) -> list[TokenBatch]:
+        """All of them, or the share that falls to process `rank` of `ranks`: none, where there are too few."""
+        accumulate = self._training.accumulate
+        return [self._batch(update * accumulate + place) for place in range(rank, accumulate, ranks)]
 
     def _batch(self, number: int) -> TokenBatch:
         per_epoch = max(1, len(self._split.ids) // self._training.batch_size)
@@ -81,26 +103,56 @@ def evaluation_batches(split: Split, task: Task, vocabulary_size: int, *, whole:
 
 
 def evaluate(
-    predict: Callable[[TokenBatch], npt.NDArray[np.float32]],
-    batches: Sequence[TokenBatch],
+    predict: Callable[[_Batch], npt.NDArray[np.float32]],
+    batches: Sequence[_Batch],
     task: Task,
     split_name: str,
 ) -> Quality:
-    """Share of right answers and mean cross-entropy over all targets; `predict` gives logits [n, classes]."""
-    right, loss, items = 0, 0.0, 0
+    """The figures of merit of a task over all targets of the batches.
+
+    `predict` gives logits [n, classes], and for regression one number each, [n] or [n, 1]. The value is the share of
+    right answers and the loss the mean cross-entropy; of regression they are Pearson's correlation and the mean squared
+    error. `also` holds, of classification, f1 (of the last of two labels, else f1_macro) and matthews; of regression,
+    spearman.
+    """
+    split: Literal["validation", "test"] = "test" if split_name == "test" else "validation"
+    if task == "regress":
+        return _evaluate_numbers(predict, batches, split)
+    loss, classes = 0.0, 0
+    answers: list[Ints] = []
     for batch in batches:
         logits = predict(batch).astype(np.float64)
         shifted = logits - logits.max(axis=1, keepdims=True)
         chosen = shifted[np.arange(len(batch.targets)), batch.targets]
         loss += float((np.log(np.exp(shifted).sum(axis=1)) - chosen).sum())
-        right += int((logits.argmax(axis=1) == batch.targets).sum())
-        items += len(batch.targets)
+        answers.append(logits.argmax(axis=1))
+        classes = logits.shape[1]
+    found, targets = np.concatenate(answers), np.concatenate([batch.targets for batch in batches])
     return Quality(
-        metric="accuracy" if task == "classify" else "masked_accuracy",
-        value=right / items,
-        loss=loss / items,
-        n=items,
-        split="test" if split_name == "test" else "validation",
+        metric=_METRICS[task],
+        value=int((found == targets).sum()) / len(targets),
+        loss=loss / len(targets),
+        n=len(targets),
+        split=split,
+        also=classification_figures(targets, found, classes) if task == "classify" else {},
+    )
+
+
+def _evaluate_numbers(
+    predict: Callable[[_Batch], npt.NDArray[np.float32]],
+    batches: Sequence[_Batch],
+    split: Literal["validation", "test"],
+) -> Quality:
+    found = np.concatenate([predict(batch).reshape(len(batch.targets)) for batch in batches]).astype(np.float64)
+    targets = np.concatenate([batch.targets for batch in batches]).astype(np.float64)
+    pearson, spearman = correlations(targets, found)
+    return Quality(
+        metric="pearson",
+        value=pearson,
+        loss=float(np.square(found - targets).mean()),
+        n=len(targets),
+        split=split,
+        also={"spearman": spearman},
     )
 
 
@@ -112,6 +164,10 @@ def _token_batch(split: Split, rows: Ints, task: Task, rng: np.random.Generator,
         if split.labels is None:
             raise ValueError("a classifier needs labelled items")
         return TokenBatch(ids, attention_mask, split.labels[rows].astype(np.int64), None)
+    if task == "regress":
+        if split.values is None:
+            raise ValueError("regression needs items with values")
+        return TokenBatch(ids, attention_mask, split.values[rows], None)
     masked, targets = mask_tokens(ids, rng, vocabulary_size)
     positions = np.argwhere(targets >= 0)
     return TokenBatch(masked.astype(np.int64), attention_mask, targets[targets >= 0].astype(np.int64), positions)

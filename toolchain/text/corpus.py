@@ -26,6 +26,8 @@ class Corpus(NamedTuple):
         notes: sentences on what was left out and why.
         held_out_share: the part of the items that validation and test each take.
         held_out_limit: the most items that validation and test each take; None for no limit.
+        seconds: per item the second text of its pair, as `texts` holds the first; None where items are single texts.
+        values: per item the number to predict, finite in float32, in place of a label; None where there is none.
     """
 
     texts: tuple[str, ...]
@@ -37,10 +39,12 @@ class Corpus(NamedTuple):
     notes: tuple[str, ...] = ()
     held_out_share: float = 0.10
     held_out_limit: int | None = 2000
+    seconds: tuple[str, ...] | None = None
+    values: tuple[float, ...] | None = None
 
     @property
     def sha256(self) -> str:
-        """The digest of everything in it that can change what a model learns: items, labels, groups, files."""
+        """The digest of everything in it that can change what a model learns: items, labels, values, groups, files."""
         digest = hashlib.sha256()
         fields: tuple[Sequence[object] | None, ...] = (
             self.texts,
@@ -49,6 +53,8 @@ class Corpus(NamedTuple):
             self.groups,
             sorted(self.files.items()),
             (self.held_out_share, self.held_out_limit),
+            self.seconds,
+            self.values,
         )
         for field in fields:
             digest.update(b"-;" if field is None else f"{len(field)};".encode())
@@ -68,8 +74,16 @@ def same_text_key(text: str) -> str:
     return collapse(text).casefold()
 
 
-def index_labels(labels: Sequence[str], where: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """The labels as indices, and their names in order: by value where all are whole numbers, else by spelling.
+def same_item_keys(corpus: Corpus) -> list[tuple[str, ...]]:
+    """Per item what it shares with its equals: the key of its text, or of both texts of its pair."""
+    sides = (corpus.texts,) if corpus.seconds is None else (corpus.texts, corpus.seconds)
+    return list(zip(*([same_text_key(text) for text in side] for side in sides), strict=True))
+
+
+def index_labels(
+    labels: Sequence[str], where: str, order: Sequence[str] | None = None
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """The labels as indices, and their names: in the `order` given, else by value (whole numbers) or by spelling.
 
     Raises:
         UsageError: fewer than 2 labels or more than MAXIMUM_LABELS.
@@ -87,9 +101,19 @@ def index_labels(labels: Sequence[str], where: str) -> tuple[tuple[int, ...], tu
             why=f"at most {MAXIMUM_LABELS} are supported",
             hint="--label-column names the column that holds the labels; is it the right one?",
         )
-    names = tuple(sorted(distinct, key=_label_order(distinct)))
+    names = tuple(sorted(distinct, key=_label_order(distinct) if order is None else order.index))
     index = {name: number for number, name in enumerate(names)}
     return tuple(index[label] for label in labels), names
+
+
+def check_values(values: Sequence[float], where: str) -> None:
+    """Raise UsageError where all numbers to predict are the same one."""
+    if len(set(values)) < 2:
+        raise UsageError(
+            f"{where} has only one value",
+            why=f"every item has {values[0]!r}" if values else "",
+            hint="regression needs numbers that differ; --label-column names the column that holds them",
+        )
 
 
 def check_size(count: int, where: str, unit: str, hint: str) -> None:

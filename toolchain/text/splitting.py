@@ -8,16 +8,18 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from toolchain.errors import UsageError
-from toolchain.text.corpus import Corpus, same_text_key, shortened
+from toolchain.text.corpus import Corpus, same_item_keys, shortened
 
 SplitName = Literal["train", "validation", "test"]
 
 
 class Part(NamedTuple):
-    """The items of one split: texts, and their label indices where the corpus has labels."""
+    """The items of one split: texts, and what the corpus has beside them: label indices, second texts, values."""
 
     texts: tuple[str, ...]
     labels: tuple[int, ...] | None
+    seconds: tuple[str, ...] | None = None
+    values: tuple[float, ...] | None = None
 
 
 class Parts(NamedTuple):
@@ -33,12 +35,14 @@ class Parts(NamedTuple):
 def split_corpus(corpus: Corpus, *, seed: int, by_group: bool = True, held_out: Corpus | None = None) -> Parts:
     """Train, validation and test of a corpus. The same items and seed give the same parts, in whatever order they came.
 
-    Items with the same text (but for case and spacing) stay together, and with `by_group` so do items of one group.
+    Items with the same text (but for case and spacing; of pairs, both texts) stay together, and with `by_group` so do
+    items of one group.
     Validation and test take `corpus.held_out_share` of the items each, at most `corpus.held_out_limit`. With
     `held_out`, that corpus is halved into validation and test, and all of `corpus` that is not also in it is train.
 
     Raises:
-        UsageError: a split would be empty, a label does not occur in train, or `held_out` has labels of its own.
+        UsageError: a split would be empty, a label does not occur in train, `held_out` has labels of its own, or one of
+            the two holds pairs and the other single texts.
     """
     rng = np.random.default_rng(seed)
     notes: tuple[str, ...] = ()
@@ -49,11 +53,12 @@ def split_corpus(corpus: Corpus, *, seed: int, by_group: bool = True, held_out: 
         test, validation, train = _deal(_shuffled_units(corpus, by_group, rng), (wanted, wanted))
         parts = Parts(_part(corpus, train), _part(corpus, validation), _part(corpus, test))
     else:
+        _check_alike(corpus, held_out)
         other = _with_labels_of(corpus, held_out)
         test, rest, validation = _deal(_shuffled_units(other, by_group, rng), (len(other.texts) // 2, 0))
-        seen = {same_text_key(text) for text in other.texts}
+        seen, keys = set(same_item_keys(other)), same_item_keys(corpus)
         everything = [item for unit in _shuffled_units(corpus, by_group, rng) for item in unit]
-        train = [item for item in everything if same_text_key(corpus.texts[item]) not in seen]
+        train = [item for item in everything if keys[item] not in seen]
         parts = Parts(_part(corpus, train), _part(other, validation + rest), _part(other, test))
         if len(train) < len(everything):
             notes = (f"{len(everything) - len(train)} training items that are also held out were left out of training",)
@@ -70,9 +75,10 @@ def split_corpus(corpus: Corpus, *, seed: int, by_group: bool = True, held_out: 
 
 def _shuffled_units(corpus: Corpus, by_group: bool, rng: np.random.Generator) -> list[list[int]]:
     """Items that must stay together, in a random order that depends on their content alone."""
-    keys = [same_text_key(text) for text in corpus.texts]
-    labels: Sequence[int] = corpus.labels or [0] * len(keys)
-    order = sorted(range(len(keys)), key=lambda item: (keys[item], corpus.texts[item], labels[item]))
+    keys = same_item_keys(corpus)
+    targets: Sequence[float] = corpus.labels or corpus.values or [0] * len(keys)
+    seconds: Sequence[str] = corpus.seconds or [""] * len(keys)
+    order = sorted(range(len(keys)), key=lambda item: (keys[item], corpus.texts[item], seconds[item], targets[item]))
     ties: list[Sequence[object]] = [keys]
     if by_group and corpus.groups is not None:
         ties.append(corpus.groups)
@@ -112,8 +118,21 @@ def _deal(units: Iterable[list[int]], wanted: tuple[int, int]) -> tuple[list[int
 
 
 def _part(corpus: Corpus, items: Sequence[int]) -> Part:
-    labels = None if corpus.labels is None else tuple(corpus.labels[item] for item in items)
-    return Part(tuple(corpus.texts[item] for item in items), labels)
+    return Part(
+        texts=tuple(corpus.texts[item] for item in items),
+        labels=None if corpus.labels is None else tuple(corpus.labels[item] for item in items),
+        seconds=None if corpus.seconds is None else tuple(corpus.seconds[item] for item in items),
+        values=None if corpus.values is None else tuple(corpus.values[item] for item in items),
+    )
+
+
+def _check_alike(corpus: Corpus, held_out: Corpus) -> None:
+    if (corpus.seconds is None) != (held_out.seconds is None):
+        pairs, single = (held_out, corpus) if corpus.seconds is None else (corpus, held_out)
+        raise UsageError(
+            f"{pairs.title} holds pairs of texts, {single.title} single texts",
+            hint="training and held-out data must have the same columns",
+        )
 
 
 def _with_labels_of(corpus: Corpus, held_out: Corpus) -> Corpus:

@@ -74,7 +74,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 
 
 def parse_tokenizer(data: str, where: str) -> Tokenizer:
-    """The tokenizer in the text of a tokenizer.json.
+    """The tokenizer in the text of a tokenizer.json; it neither cuts nor pads.
 
     Raises:
         IntegrityError: it is none, or its special tokens are not where SPECIALS puts them.
@@ -89,14 +89,27 @@ def parse_tokenizer(data: str, where: str) -> Tokenizer:
     if tuple(tokenizer.id_to_token(number) for number in range(len(SPECIALS))) != SPECIALS:
         raise IntegrityError(f"{where} is not mostool's tokenizer", why="its first tokens are others", hint=hint)
     tokenizer.encode_special_tokens = True
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     return tokenizer
 
 
-def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], sequence_length: int) -> Ids:
-    """One row per text: `[CLS] tokens [SEP]`, cut to `sequence_length`, padded with 0. int32 [n, sequence_length]."""
+def encode_texts(
+    tokenizer: Tokenizer, texts: Sequence[str], sequence_length: int, seconds: Sequence[str] | None = None
+) -> Ids:
+    """One row per text, cut to `sequence_length`, padded with 0. int32 [n, sequence_length].
+
+    `[CLS] tokens [SEP]`, and with second texts `[CLS] first [SEP] second [SEP]`, of which the longer is cut first.
+    """
     rows = np.full((len(texts), sequence_length), PAD, dtype=np.int32)
-    for number, tokens in enumerate(_token_lists(tokenizer, texts)):
-        _fill(rows[number], tokens[: sequence_length - 2])
+    if seconds is None:
+        for row, tokens in zip(rows, _token_lists(tokenizer, texts), strict=True):
+            _fill(row, tokens[: sequence_length - 2])
+        return rows
+    both = zip(rows, _token_lists(tokenizer, texts), _token_lists(tokenizer, seconds), strict=True)
+    for row, first, second in both:
+        kept, kept_second = _cut_longest_first(len(first), len(second), sequence_length - 3)
+        _fill(row, [*first[:kept], SEP, *second[:kept_second]])
     return rows
 
 
@@ -112,6 +125,14 @@ def encode_blocks(tokenizer: Tokenizer, texts: Sequence[str], sequence_length: i
     for row, block in zip(rows, blocks, strict=True):
         _fill(row, block)
     return rows
+
+
+def _cut_longest_first(first: int, second: int, room: int) -> tuple[int, int]:
+    """How many tokens of each text are kept: as many as `tokenizers` would keep, so the second has an odd one over."""
+    if first + second <= room:
+        return first, second
+    shorter = min(first, second, room // 2)
+    return (room - shorter, shorter) if first > second else (shorter, room - shorter)
 
 
 def _fill(row: Ids, tokens: list[int]) -> None:
