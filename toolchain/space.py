@@ -3,6 +3,7 @@
 A space is a list of axes. An axis is one whole number for the network (its depth, an embedding width) or one per layer
 (`per` names the depth axis that says how many layers there are). An architecture gives each axis its value; the
 per-layer axes hold exactly as many entries as the network has layers, so every network has one spelling and one id.
+A space may be narrowed to one of its architectures (`point`): what is trained alone, or was cut out, lives in such.
 """
 
 from __future__ import annotations
@@ -65,12 +66,16 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SearchSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The architectures of a family that may be chosen, and the sizes that are the same in all of them."""
+    """The architectures of a family that may be chosen, and the sizes that are the same in all of them.
+
+    With a `point`, that architecture alone: every draw gives it, and it is the smallest and the largest.
+    """
 
     name: str
     family: str
     axes: tuple[Axis, ...]
     fixed: dict[str, int] = {}
+    point: Architecture | None = None
 
     def __post_init__(self) -> None:
         names = [axis.name for axis in self.axes]
@@ -79,6 +84,11 @@ class SearchSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for axis in self.axes:
             if axis.per is not None and (axis.per not in names or self.axis(axis.per).per is not None):
                 raise ValueError(f"space {self.name!r}: axis {axis.name!r} is per {axis.per!r}, which is no depth axis")
+
+    def narrowed(self, architecture: Architecture) -> SearchSpace:
+        """The space of this architecture alone. Raises UsageError where it is not a point of this space."""
+        self.check(architecture)
+        return msgspec.structs.replace(self, point=architecture)
 
     # -- what is in it ------------------------------------------------------------------------------------------
 
@@ -90,6 +100,11 @@ class SearchSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def check(self, architecture: Architecture) -> None:
         """Raise UsageError naming the axis when `architecture` is not a point of this space."""
+        if self.point is not None and architecture != self.point:
+            raise UsageError(
+                f"the architecture {architecture.id} is not the one this run holds",
+                hint=f"it was cut down to {self.point.id}: leave the architecture out, or name another run with --run",
+            )
         if architecture.family != self.family:
             raise UsageError(
                 f"the architecture is of family {architecture.family!r}, the space {self.name!r} of {self.family!r}"
@@ -113,6 +128,8 @@ class SearchSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def size(self) -> int:
         """How many distinct architectures there are."""
+        if self.point is not None:
+            return 1
         depth_axes = self._depth_axes()
         total = 0
         for depths in itertools.product(*(axis.choices for axis in depth_axes)):
@@ -126,6 +143,9 @@ class SearchSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def enumerate(self) -> Iterator[Architecture]:
         """Every architecture once. For spaces small enough to walk through."""
+        if self.point is not None:
+            yield self.point
+            return
         depth_axes = self._depth_axes()
         for depths in itertools.product(*(axis.choices for axis in depth_axes)):
             layers = {axis.name: depth for axis, depth in zip(depth_axes, depths, strict=True)}
@@ -213,6 +233,8 @@ class SearchSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.axis(axis.per).choices[-1] if axis.per else 1
 
     def _pick(self, choose: _Chooser) -> Architecture:
+        if self.point is not None:
+            return self.point
         values: dict[str, Value] = {axis.name: choose(axis) for axis in self.axes if axis.per is None}
         for axis in self.axes:
             if axis.per is not None:
@@ -220,6 +242,9 @@ class SearchSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self._architecture(values)
 
     def _inherit(self, inherited: _Inheritance, rng: np.random.Generator) -> Architecture:
+        if self.point is not None:
+            return self.point
+
         def value(axis: Axis, entry: int) -> int:
             kept = inherited(axis, entry)
             return int(rng.choice(axis.choices)) if kept is None else kept

@@ -142,7 +142,7 @@ def test_weights_of_another_model_are_refused(saved: Path, name: str) -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(saved: Path, bad: float) -> None:
     tensors = load(saved)
-    tensors["layers.1.fc2.weight"][1, 3, 2] = bad
+    tensors["layers.1.ffn.fc2.weight"][1, 3, 2] = bad
     saved.write_bytes(save(tensors))
     with pytest.raises(IntegrityError, match="not finite"):
         load_weights(tiny.supernet(tiny.resolved()), load(saved), NAME)

@@ -119,7 +119,7 @@ def test_one_expert_is_plain_sharing_and_has_no_router(kind: str, experts: int) 
         for layer, (hidden, ffn) in enumerate(
             zip(architecture.layers("hidden"), architecture.layers("ffn"), strict=True)
         ):
-            experts_of = cast("MixedLinear", supernet.get_submodule(f"layers.{layer}.fc1"))
+            experts_of = cast("MixedLinear", supernet.get_submodule(f"layers.{layer}.ffn.fc1"))
             assert experts_of.weight.shape[0] == 1
             assert torch.equal(folded[f"blocks.{layer}.fc1.weight"], experts_of.weight[0, :ffn, :hidden])
             assert torch.equal(folded[f"blocks.{layer}.fc1.bias"], experts_of.bias[0, :ffn])

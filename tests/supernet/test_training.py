@@ -16,7 +16,9 @@ from toolchain.records import Quality, Training, read_record
 from toolchain.space import Architecture
 from toolchain.supernet.checkpoint import load_tensors
 from toolchain.supernet.module import Batch, Supernet
-from toolchain.supernet.train import STATE_FILE, TrainingState, draw_architectures, learning_rate
+from toolchain.supernet.parallel import alone
+from toolchain.supernet.state import STATE_FILE, TrainingState
+from toolchain.supernet.train import Plan, draw_architectures, learning_rate
 
 from .toy_task import halves, settings, stop_at, toy_batch, toy_quality, toy_space, toy_train
 
@@ -168,7 +170,9 @@ def test_two_halves_give_the_gradient_of_the_whole() -> None:
     for micro_batches in ([toy_batch(0)], halves(toy_batch(0))):
         torch.manual_seed(0)
         supernet = train_module.build_supernet(space, settings().mixture, 0.0).train()
-        losses = train_module._add_gradients(supernet, architectures, micro_batches)
+        plan = Plan(lambda *_, given=micro_batches: given, toy_quality)
+        training = settings(accumulate=len(micro_batches))
+        losses = train_module._add_gradients(supernet, architectures, plan, training, 0, alone())
         gradients.append({name: one.grad for name, one in supernet.named_parameters()})
     assert set(losses) == {"largest", "smallest", "random"}
     for name, gradient in gradients[0].items():
@@ -245,5 +249,5 @@ def test_only_matrices_decay() -> None:
         name = names.pop(parameter)
         assert "router" in name or "norm" in name or name.endswith("bias")
     assert names.keys() == set(decayed["params"])
-    assert {"word", "layers.0.fc1.weight"} <= set(names.values())
+    assert {"word", "layers.0.ffn.fc1.weight"} <= set(names.values())
     assert not [name for name in names.values() if "router" in name or "norm" in name or name.endswith("bias")]

@@ -14,7 +14,9 @@ from toolchain.progress import Progress, ProgressListener, silent
 from toolchain.records import Quality, Training
 from toolchain.space import Architecture, SearchSpace
 from toolchain.supernet.module import Supernet
-from toolchain.supernet.train import TrainingState, to_batch, train
+from toolchain.supernet.parallel import Ranks
+from toolchain.supernet.state import TrainingState
+from toolchain.supernet.train import Plan, to_batch, train
 
 MARKS = (50, 51)
 
@@ -24,6 +26,7 @@ class TokenBatch(NamedTuple):
     attention_mask: Any
     targets: Any
     positions: Any = None
+    decoder_ids: Any = None
 
 
 def toy_batch(seed: int, rows: int = 8) -> TokenBatch:
@@ -73,11 +76,15 @@ def toy_train(
     training: Training,
     *,
     batches: Callable[[int], list[TokenBatch]] = lambda update: [toy_batch(update)],
+    ranks: Ranks | None = None,
     validate: Callable[[Supernet, Architecture], Quality] = toy_quality,
     digest: str = "toy",
     listener: ProgressListener = silent,
 ) -> tuple[Supernet, TrainingState]:
-    return train(toy_space(), training, batches, validate, folder, digest, listener)
+    def shared(update: int, rank: int = 0, ranks: int = 1) -> list[TokenBatch]:
+        return batches(update)[rank::ranks]
+
+    return train(toy_space(), training, Plan(shared, validate), folder, digest, listener, ranks)
 
 
 def stop_at(update: int) -> ProgressListener:

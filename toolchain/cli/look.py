@@ -20,6 +20,9 @@ from toolchain.cli.words import error_in_words
 @click.option("--bundle", type=FOLDER, help="With --source bundle: its folder. [the architecture's in bundles/]")
 @click.option("--split", type=click.Choice(["validation", "test"]), default="test", show_default=True)
 @click.option("--dump-logits", type=click.Path(path_type=Path), help="Write the first batch's logits here, as .npy.")
+@click.option("--beam", type=click.IntRange(1), help="Of a translation: kept at each step; 1 is greedy. [1]")
+@click.option("--limit", type=click.IntRange(1), help="Of a translation: only the first items of the split.")
+@click.option("--dump-text", type=click.Path(path_type=Path), help="Of a translation: write what it says here.")
 @common
 def evaluate(json: bool, quiet: bool, **options: Any) -> None:
     """Quality of a subnet: inside the supernet, materialized, or as the file that ships.
@@ -27,9 +30,11 @@ def evaluate(json: bool, quiet: bool, **options: Any) -> None:
     \b
     mostool evaluate --arch winner --source supernet
     mostool evaluate --source bundle --bundle bundles/NAME
+    mostool evaluate --arch largest --source subnet --beam 4 --dump-text said.txt
     """
     from toolchain.errors import UsageError
     from toolchain.export import read_manifest
+    from toolchain.pipeline.evaluate import Words
     from toolchain.pipeline.evaluate import evaluate as evaluate_subnet
     from toolchain.pipeline.project import Project
     from toolchain.pipeline.runs import Run
@@ -45,10 +50,26 @@ def evaluate(json: bool, quiet: bool, **options: Any) -> None:
         architectures = [read_manifest(bundle).artifact.architecture]
     else:
         architectures = [run.read_architecture(one) for one in given or ["winner"]]
-    done = [
-        evaluate_subnet(project, run, one, source, options["split"], bundle=bundle, dump_logits=options["dump_logits"])
-        for one in architectures
-    ]
+    words = None
+    if any(options[name] is not None for name in ("beam", "limit", "dump_text")):
+        words = Words(options["beam"] or 1, options["limit"], options["dump_text"])
+    if words is not None and words.beam > 1 and source == "supernet":
+        raise UsageError("inside the supernet a translation is greedy", hint="--source subnet with --beam")
+    with ProgressPrinter(quiet=quiet) as listener:
+        done = [
+            evaluate_subnet(
+                project,
+                run,
+                one,
+                source,
+                options["split"],
+                bundle=bundle,
+                dump_logits=options["dump_logits"],
+                words=words,
+                listener=listener,
+            )
+            for one in architectures
+        ]
     lines = [f"{one.architecture.id}  {one.form}  {one.quality}, loss {one.quality.loss:.4f}" for one in done]
     data = [{"id": one.architecture.id, "source": one.form, "quality": one.quality} for one in done]
     built = [one.architecture.id for one in done if one.built]

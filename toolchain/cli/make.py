@@ -1,4 +1,4 @@
-"""The subcommands that make something: train, profile, search, export."""
+"""The subcommands that make something of a run: profile, search, export."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from toolchain.cli.app import app, common
-from toolchain.cli.options import FILE, FOLDER, asked_workload, run_option, seed_option, strict_option
+from toolchain.cli.options import FOLDER, asked_workload, run_option, seed_option, strict_option
 from toolchain.cli.output import (
     ProgressPrinter,
     axes_in_words,
@@ -18,87 +18,8 @@ from toolchain.cli.output import (
     print_result,
     table,
 )
-from toolchain.cli.values import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, SIZE, TIME
+from toolchain.cli.values import COUNT, SIZE, TIME
 from toolchain.cli.words import costs_in_words, error_in_words, manifest_in_words, on_run
-
-
-@app.command()
-@click.option("--family", default="bert", show_default=True, help="Model family.")
-@click.option("--task", type=click.Choice(["classify", "mlm"]), default="classify", show_default=True)
-@click.option(
-    "--data",
-    type=FILE,
-    multiple=True,
-    help="Text: .txt or folders for mlm, .tsv .csv .jsonl for classify; also .gz. Repeatable. "
-    "[docstrings of this machine's Python]",
-)
-@click.option("--valid", type=FILE, multiple=True, help="Held-out data of its own. [a part of --data]")
-@click.option("--text-column", help="Column of the text. [found by name]")
-@click.option("--label-column", help="Column of the label. [found by name]")
-@click.option(
-    "--space",
-    default="small",
-    show_default=True,
-    help="A shipped space (tiny, small, base, supershaper) or a TOML file.",
-)
-@click.option("--mixture", type=click.Choice(["plain", "layer", "neuron"]), default="neuron", show_default=True)
-@click.option("--experts", type=click.IntRange(2), help="Full-size weights behind a mixed one. [2]")
-@click.option("--recipe", type=click.Choice(["sandwich", "single-path"]), default="sandwich", show_default=True)
-@click.option("--updates", type=click.IntRange(1), default=1000, show_default=True, help="Optimizer updates.")
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Sequences a micro-batch.")
-@click.option("--accumulate", type=click.IntRange(1), default=1, show_default=True, help="Micro-batches an update.")
-@click.option("--sequence-length", type=click.IntRange(8), default=64, show_default=True, help="Tokens, at most.")
-@click.option("--learning-rate", type=POSITIVE, default=1e-3, show_default=True, help="At the end of warm-up.")
-@click.option("--warmup-updates", type=click.IntRange(0), default=100, show_default=True)
-@click.option("--weight-decay", type=NOT_NEGATIVE, default=0.01, show_default=True)
-@click.option("--dropout", type=SHARE, default=0.1, show_default=True)
-@click.option("--vocabulary-size", type=click.IntRange(64), default=8000, show_default=True, help="Tokens, at most.")
-@click.option("--evaluate-every", type=click.IntRange(1), default=200, show_default=True, help="Updates.")
-@seed_option
-@click.option("--out", type=FOLDER, help="The run's folder. [runs/NAME]")
-@click.option("--fresh", is_flag=True, help="Start anew; what is there is moved aside.")
-@common
-def train(json: bool, quiet: bool, **options: Any) -> None:
-    """Train a supernet. The same command goes on with a run that was stopped.
-
-    \b
-    mostool train --data reviews.tsv.gz
-    mostool train --task mlm --data corpus/ --updates 20000 --out runs/corpus
-    """
-    import msgspec
-
-    from toolchain.errors import UsageError
-    from toolchain.pipeline.project import Project
-    from toolchain.pipeline.train import Source, read_space, train_supernet
-    from toolchain.records import Mixture, Training
-
-    source = Source(
-        tuple(options.pop("data")), tuple(options.pop("valid")), options.pop("text_column"), options.pop("label_column")
-    )
-    space = read_space(options.pop("family"), options.pop("space"))
-    out, fresh = options.pop("out"), options.pop("fresh")
-    options.pop("debug")
-    try:
-        kind, experts = options.pop("mixture"), options.pop("experts")
-        if kind == "plain" and experts is not None:
-            raise UsageError("plain sharing has no experts", hint="leave --experts out, or choose --mixture neuron")
-        mixture = Mixture(kind=kind, experts=1 if kind == "plain" else experts or 2)
-        training = msgspec.convert({**options, "mixture": mixture}, Training)
-    except (msgspec.ValidationError, ValueError) as error:
-        raise UsageError("the training settings do not fit", why=str(error), hint="see mostool train --help") from error
-    with ProgressPrinter(quiet=quiet) as listener:
-        run = train_supernet(Project(Path()), source, space, training, out=out, fresh=fresh, listener=listener)
-    info = run.info
-    rows = [[name, percent(one.value), f"{one.loss:.3f}"] for name, one in info.metrics.items()]
-    lines = [
-        f"{run.folder}: {info.updates_done} updates of {info.parameters:,} shared parameters, "
-        f"{info.space.size():,} subnets",
-        f"data: {'; '.join((info.data.title, *info.data.notes))}",
-        *table(["subnet", next(iter(info.metrics.values())).metric.replace("_", " "), "loss"], rows),
-        f"next: mostool profile --device cpu --run {run.folder}",
-    ]
-    data = {"run": str(run.folder), "metrics": info.metrics, "data": info.data, "updates": info.updates_done}
-    print_result(plain(data), info.data.notes if json else [], lines, as_json=json, quiet=quiet)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,3 +28,8 @@ def asked_workload(batch: int | None, length: int | None) -> Workload | None:
     if length is None:
         raise click.UsageError("--batch needs a --length beside it")
     return Workload(batch=batch or 1, sequence_length=length)
+
+
+def first_of_ranks() -> bool:
+    """Whether this process speaks for those that a launcher started together, or is alone."""
+    return os.environ.get("RANK", "0") == "0"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,26 @@ def read_settings(group: click.Group) -> tuple[dict[str, dict[str, Any]], dict[t
                 raise _at(path, unknown_name("command", command, group.commands))
             if not isinstance(values, dict):
                 raise UsageError(f"{path}: {command!r} is not a table of options", hint=f"write [{command}]")
-            options = _options(group.commands[command])
-            for key, value in values.items():
-                name = key.replace("-", "_")
-                if name not in options:
-                    raise _at(path, unknown_name(f"option of {command}", key, options))
-                defaults.setdefault(command, {})[name] = _as_typed(path, group.commands[command], options[name], value)
-                origins[command, name] = str(path)
+            found = _typed(path, group.commands[command], values)
+            defaults.setdefault(command, {}).update(found)
+            origins.update(((command, name), str(path)) for name in found)
     return defaults, origins
+
+
+def read_options(path: Path, command: click.Command) -> dict[str, Any]:
+    """The options of one command, from a file that holds nothing else. Raises as `read_settings` does."""
+    return _typed(path, command, _read(path))
+
+
+def _typed(path: Path, command: click.Command, values: Mapping[str, object]) -> dict[str, Any]:
+    options = _options(command)
+    found = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if name not in options:
+            raise _at(path, unknown_name(f"option of {command.name}", key, options))
+        found[name] = _as_typed(path, command, options[name], value)
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from toolchain.errors import MostoolError
 from toolchain.files import write_text
+from toolchain.pipeline.data import Source
 from toolchain.pipeline.export import Exported, export
 from toolchain.pipeline.predict import read_predictor
 from toolchain.pipeline.profile import Profiled, profile
@@ -15,7 +16,7 @@ from toolchain.pipeline.project import Project
 from toolchain.pipeline.report import report
 from toolchain.pipeline.runs import Run
 from toolchain.pipeline.search import Searched, search
-from toolchain.pipeline.train import Source, read_space, train_supernet
+from toolchain.pipeline.train import read_space, train_supernet
 from toolchain.pipeline.verify import Verified, verify
 from toolchain.progress import ProgressListener, silent
 from toolchain.records import Budget, Mixture, Quality, Training, Workload

@@ -10,14 +10,24 @@ import numpy as np
 
 from toolchain import export
 from toolchain.errors import UsageError
-from toolchain.files import replacing
+from toolchain.files import replacing, write_text
 from toolchain.pipeline.project import Project
 from toolchain.pipeline.runs import Run, SplitName
+from toolchain.pipeline.translate import translate
+from toolchain.progress import ProgressListener, silent
 from toolchain.records import Quality
 from toolchain.space import Architecture
 from toolchain.supernet.inference import Predict
 
 Form = Literal["supernet", "subnet", "bundle"]
+
+
+class Words(NamedTuple):
+    """How a translation is found (1: greedily, else by beam search), of how many items, and the file to write it to."""
+
+    beam: int = 1
+    limit: int | None = None
+    dump: Path | None = None
 
 
 class Evaluated(NamedTuple):
@@ -39,16 +49,23 @@ def evaluate(
     *,
     bundle: Path | None = None,
     dump_logits: Path | None = None,
+    words: Words | None = None,
+    listener: ProgressListener = silent,
 ) -> Evaluated:
     """The same metric on the same data from each form, so that "what was searched is what ships" can be checked.
 
     Form `bundle` is the bundle given, else the architecture's in bundles/, else the file export would put into it.
-    `dump_logits` gets the logits of the first batch, float32 [n, classes], as .npy.
+    `dump_logits` gets the logits of the first batch, float32 [n, classes], as .npy. A translation is judged by what it
+    says, word by word: `words` says how.
 
     Raises:
         UsageError: the bundle given is of another architecture or run.
         IntegrityError: the bundle was tampered with.
     """
+    if run.info.training.task == "translate":
+        return _translated(run, architecture, form, split, dump_logits, words or Words(), listener)
+    if words is not None:
+        raise UsageError(f"{run.folder} does not translate", hint="leave --beam, --limit and --dump-text out")
     folder = _find_bundle(project, run, architecture, bundle) if form == "bundle" else None
     predict = _predict(run, architecture, form, folder)
     if dump_logits is not None:
@@ -56,6 +73,26 @@ def evaluate(
             np.save(stream, predict(run.batches(split)[0]), allow_pickle=False)
     built = form == "bundle" and folder is None
     return Evaluated(architecture, form, run.quality(predict, split), built=built)
+
+
+def _translated(
+    run: Run,
+    architecture: Architecture,
+    form: Form,
+    split: SplitName,
+    dump_logits: Path | None,
+    words: Words,
+    listener: ProgressListener,
+) -> Evaluated:
+    if form == "bundle":
+        raise UsageError("a translation model has no bundle yet", hint="--source subnet or supernet")
+    if dump_logits is not None:
+        with replacing(dump_logits) as part, part.open("wb") as stream:
+            np.save(stream, _predict(run, architecture, form, None)(run.batches(split)[0]), allow_pickle=False)
+    done = translate(run, architecture, form, split, beam=words.beam, limit=words.limit, listener=listener)
+    if words.dump is not None:
+        write_text(words.dump, "".join(f"{line}\n" for line in done.hypotheses))
+    return Evaluated(architecture, form, done.quality, built=False)
 
 
 def _find_bundle(project: Project, run: Run, architecture: Architecture, given: Path | None) -> Path | None:

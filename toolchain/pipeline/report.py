@@ -11,7 +11,7 @@ from toolchain.pipeline.predict import find_predictor
 from toolchain.pipeline.project import Project, versions
 from toolchain.pipeline.runs import Run
 from toolchain.records import Manifest, read_record
-from toolchain.supernet.train import STATE_FILE, TrainingState
+from toolchain.supernet.state import STATE_FILE, TrainingState
 
 
 def report(project: Project, run: Run, out: Path | None = None) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -14,12 +15,14 @@ from toolchain import export, text
 from toolchain.errors import IntegrityError, UsageError
 from toolchain.files import sha256_file
 from toolchain.journal import Journal, read_journal
+from toolchain.pipeline.data import held_out_batches
 from toolchain.pipeline.project import CHECKPOINT_FILE
 from toolchain.records import Artifact, CheckpointInfo, Quality, SearchResult, decode_record, read_record
 from toolchain.space import Architecture
 from toolchain.supernet.checkpoint import load_supernet
 from toolchain.supernet.inference import Predict, subnet_predictor, supernet_predictor
 from toolchain.supernet.module import Subnet, Supernet
+from toolchain.supernet.train import TokenBatch
 
 SplitName = Literal["validation", "test"]
 
@@ -56,6 +59,11 @@ class Run:
         return self.folder / "search"
 
     @property
+    def exports(self) -> bool:
+        """Whether its subnets can become files."""
+        return self.info.training.task != "translate"
+
+    @property
     def checkpoint_sha256(self) -> str:
         return sha256_file(self.folder / CHECKPOINT_FILE)
 
@@ -65,15 +73,15 @@ class Run:
 
     # -- quality ------------------------------------------------------------------------------------------------
 
-    def batches(self, split: SplitName, *, whole: bool = True) -> list[text.TokenBatch]:
-        held_out = text.read_split(self.data_folder, split)
-        return text.evaluation_batches(held_out, self.info.training.task, self.info.vocabulary_size, whole=whole)
+    def batches(self, split: SplitName, *, whole: bool = True) -> Sequence[TokenBatch]:
+        task, vocabulary_size = self.info.training.task, self.info.vocabulary_size
+        return held_out_batches(self.data_folder, split, task, vocabulary_size, whole=whole)
 
     def quality(self, predict: Predict, split: SplitName) -> Quality:
         """Quality on all of a split."""
         return self.quality_on(predict, self.batches(split), split)
 
-    def quality_on(self, predict: Predict, batches: list[text.TokenBatch], split: SplitName) -> Quality:
+    def quality_on(self, predict: Predict, batches: Sequence[TokenBatch], split: SplitName) -> Quality:
         return text.evaluate(predict, batches, self.info.training.task, split)
 
     def supernet_predict(self, architecture: Architecture) -> Predict:
@@ -89,7 +97,14 @@ class Run:
 
         Raises:
             ParityError: the file and the module disagree; no file is left.
+            UsageError: a translation model: its two graphs are not exported yet.
         """
+        if not self.exports:
+            raise UsageError(
+                "a translation model is not exported as ONNX yet",
+                why="so it can be neither profiled nor shipped as a bundle",
+                hint="mostool search --params and mostool finetune work on it; mostool evaluate translates with it",
+            )
         self.info.space.check(architecture)
         subnet = self.supernet.materialize(architecture)
         checks = self.checks(subnet)
@@ -130,6 +145,8 @@ class Run:
         space = self.info.space
         if given in ("smallest", "middle", "largest"):
             return {"smallest": space.smallest, "middle": space.middle, "largest": space.largest}[given]()
+        if given == "winner" and space.point is not None:
+            return space.point
         if given == "winner":
             result = self.find_result()
             if result is None:
@@ -169,7 +186,7 @@ def _is_file(given: str) -> bool:
 def example_texts(run: Run) -> list[str]:
     """A few test sentences; for masked words, each with one word hidden."""
     sentences = [example.text for example in text.read_examples(run.data_folder)]
-    if run.info.training.task == "classify":
+    if run.info.training.task != "mlm":
         return sentences
     tokenizer, longest = text.read_tokenizer(run.data_folder), run.info.space.fixed["maximum_length"]
     hidden = []

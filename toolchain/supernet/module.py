@@ -8,33 +8,45 @@ search and as the file that ships, because it is the same code on the same weigh
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from toolchain.errors import IntegrityError, UsageError
 from toolchain.records import Mixture
 from toolchain.space import Architecture, SearchSpace
 
 _PLAIN_SUBNETS_KEPT = 64
 
 
-class Batch:
-    """Token ids and attention mask, int64 [batch, sequence]; `positions` [n, 2] picks the tokens to answer for.
+class Batch(NamedTuple):
+    """What a subnet reads.
 
-    Without `positions` a masked-word model answers for every token; a classifier always answers once per sequence.
+    Attributes:
+        ids: token ids, int64 [batch, sequence].
+        attention_mask: 1 where a token is one, int64 [batch, sequence].
+        positions: int64 [n, 2], (row, place) of the tokens to answer for. Without them an encoder answers for every
+            token; a classifier always answers once per sequence.
+        decoder_ids: of a translation, what its decoder reads, int64 [batch, target]; `positions` are places in it.
     """
 
-    __slots__ = ("attention_mask", "ids", "positions")
+    ids: Tensor
+    attention_mask: Tensor
+    positions: Tensor | None = None
+    decoder_ids: Tensor | None = None
 
-    def __init__(self, ids: Tensor, attention_mask: Tensor, positions: Tensor | None = None) -> None:
-        self.ids = ids
-        self.attention_mask = attention_mask
-        self.positions = positions
+    @property
+    def inputs(self) -> tuple[Tensor | None, ...]:
+        """The arguments of `Subnet.forward`."""
+        if self.decoder_ids is None:
+            return self.ids, self.attention_mask, self.positions
+        return self.ids, self.attention_mask, self.decoder_ids, self.positions
 
 
 class Subnet(nn.Module, abc.ABC):
-    """One architecture as a plain module. `forward(input_ids, attention_mask, positions=None) -> logits`."""
+    """One architecture as a plain module. `forward(*batch.inputs) -> logits`."""
 
     architecture: Architecture
 
@@ -57,14 +69,39 @@ class Supernet(nn.Module, abc.ABC):
     def fold(self, architecture: Architecture) -> dict[str, Tensor]:
         """The subnet's weights by the names of the plain module's parameters; gradients flow to the shared weights."""
 
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Take the plain weights of a pretrained model of the largest architecture as a start.
+
+        Raises:
+            UsageError: this family cannot.
+            IntegrityError: they are the weights of another model.
+        """
+        raise UsageError(
+            f"a supernet of family {self.space.family!r} cannot start from these weights",
+            hint=f"{len(weights)} tensors of an encoder fit --task mlm alone",
+        )
+
+    def compile_subnet(self) -> None:
+        """Let torch compile what is trained.
+
+        Raises:
+            UsageError: many architectures are trained; each would be compiled anew, which takes longer than it saves.
+        """
+        raise UsageError(
+            "a supernet is not compiled", hint="--compile pays for one subnet: with --only, or with mostool finetune"
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
     @abc.abstractmethod
     def mixture_figures(self) -> dict[str, float]:
         """How the mixture fares (see TrainingPoint.mixture); empty for plain sharing."""
 
     def forward(self, batch: Batch, architecture: Architecture) -> Tensor:
         """Logits [batch, labels] of a classifier; [n, vocabulary] or [batch, sequence, vocabulary] of masked words."""
-        inputs = (batch.ids, batch.attention_mask, batch.positions)
-        return torch.func.functional_call(self._skeleton(architecture), self.fold(architecture), inputs)  # type: ignore[no-any-return]  # untyped in torch
+        return torch.func.functional_call(self._skeleton(architecture), self.fold(architecture), batch.inputs)  # type: ignore[no-any-return]  # untyped in torch
 
     def materialize(self, architecture: Architecture) -> Subnet:
         """The subnet as a plain module with weights of its own: no router, no expert, nothing shared."""
@@ -76,8 +113,7 @@ class Supernet(nn.Module, abc.ABC):
 
     def encoding(self, architecture: Architecture) -> Tensor:
         """z [encoding_size]: what the routers read."""
-        reference = next(self.parameters())
-        return torch.tensor(self.space.encode(architecture), dtype=reference.dtype, device=reference.device)
+        return torch.tensor(self.space.encode(architecture), dtype=torch.float32, device=self.device)
 
     def _skeleton(self, architecture: Architecture) -> Subnet:
         """The plain module to run folded weights through; its own weights are never read."""
@@ -89,6 +125,52 @@ class Supernet(nn.Module, abc.ABC):
                 skeleton = self.build_subnet(architecture, self.dropout)
             self._plain[key] = skeleton.train(self.training)
         return self._plain[key]
+
+
+class Extracted(Supernet):
+    """One architecture with plain weights of its own, behind the supernet's door: it is trained, evaluated and shipped
+    like a subnet of any other. What is trained alone or was cut out of a supernet is one of these.
+    """
+
+    def __init__(self, fresh: Supernet, build_subnet: Callable[[Architecture, float], Subnet]) -> None:
+        """`fresh` is a newly initialised supernet of the narrowed space; its only subnet is what this starts as."""
+        super().__init__(fresh.space, fresh.mixture, fresh.dropout)
+        self._build = build_subnet
+        self.subnet = build_subnet(fresh.space.largest(), fresh.dropout)
+        with torch.no_grad():
+            _fill(self.subnet, fresh.fold(fresh.space.largest()))
+
+    def build_subnet(self, architecture: Architecture, dropout: float) -> Subnet:
+        return self._build(architecture, dropout)
+
+    def fold(self, architecture: Architecture) -> dict[str, Tensor]:
+        self.space.check(architecture)
+        return dict(self.subnet.named_parameters())
+
+    def forward(self, batch: Batch, architecture: Architecture) -> Tensor:
+        self.space.check(architecture)
+        return self.subnet(*batch.inputs)  # type: ignore[no-any-return]  # torch's modules return Any
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Take the weights that this architecture has too (by name and shape), and keep its own where it has others.
+
+        A classifier that goes on from a masked-word model so keeps everything but the head.
+        """
+        own = dict(self.subnet.named_parameters())
+        fitting = {name: weight for name, weight in weights.items() if name in own and own[name].shape == weight.shape}
+        if len(fitting) < len(own) // 2:
+            raise IntegrityError(
+                "these are the weights of another model", why=f"{len(fitting)} of {len(own)} tensors fit"
+            )
+        with torch.no_grad():
+            for name, weight in fitting.items():
+                own[name].copy_(weight)
+
+    def compile_subnet(self) -> None:
+        self.subnet.compile(dynamic=True)
+
+    def mixture_figures(self) -> dict[str, float]:
+        return {}
 
 
 def _fill(subnet: Subnet, weights: Mapping[str, Tensor]) -> None:

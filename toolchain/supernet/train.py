@@ -1,7 +1,8 @@
 """Training a supernet: every update trains several architectures on the same batch.
 
 Everything random at update u is drawn from (seed, u), so a run that was killed and resumed takes the same steps as one
-that was not: the architectures, the batches (handed in by update number) and the dropout.
+that was not, and so does one on several processes (parallel.py): the architectures, the batches (handed in by update
+number) and the dropout.
 """
 
 from __future__ import annotations
@@ -10,80 +11,102 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from toolchain.errors import IntegrityError, MostoolError, UsageError
+from toolchain.errors import MostoolError, UsageError
 from toolchain.progress import Progress, ProgressListener
-from toolchain.records import Quality, Stored, Training, TrainingPoint, read_record, write_record
+from toolchain.records import Quality, Training, TrainingPoint
 from toolchain.space import Architecture, SearchSpace
-from toolchain.supernet.checkpoint import load_tensors, load_weights, save_tensors
 from toolchain.supernet.families import build_supernet
+from toolchain.supernet.loss import answer_loss
 from toolchain.supernet.module import Batch, Supernet
+from toolchain.supernet.parallel import Ranks, alone, check_share
+from toolchain.supernet.state import TrainingState, load_state, save_state
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-STATE_FILE = "training.json"
 _CHECKPOINT_EVERY_S = 5.0
 _CHECKPOINT_SHARE = 0.05
 """A state is saved every few seconds, but for no more than this share of the time."""
 
 
 class TokenBatch(Protocol):
-    """Arrays of one batch: ids and attention_mask int64 [b, t]; targets int64 [n], for `positions` [n, 2] if given."""
+    """Arrays of one batch: see text/batches.py. `targets` [n] are for `positions` [n, 2] where those are given."""
 
     @property
     def ids(self) -> npt.NDArray[np.int64]: ...
     @property
     def attention_mask(self) -> npt.NDArray[np.int64]: ...
     @property
-    def targets(self) -> npt.NDArray[np.int64]: ...
+    def targets(self) -> npt.NDArray[np.int64] | npt.NDArray[np.float32]: ...
     @property
     def positions(self) -> npt.NDArray[np.int64] | None: ...
+    @property
+    def decoder_ids(self) -> npt.NDArray[np.int64] | None: ...
 
 
-class TrainingState(Stored, frozen=True):
-    """Where a training run is: written last, so the files it names are always whole."""
+class Batches(Protocol):
+    """The micro-batches of an update that fall to process `rank` of `ranks`, by the update's number."""
 
-    digest: str
-    update: int
-    seconds: float
-    curve: tuple[TrainingPoint, ...]
-    weights: str
-    weights_sha256: str
-    optimizer: str
-    optimizer_sha256: str
+    def __call__(self, update: int, rank: int = 0, ranks: int = 1) -> Sequence[TokenBatch]: ...
+
+
+class Plan(NamedTuple):
+    """What a run trains besides its settings.
+
+    Attributes:
+        batches: where its micro-batches come from; all of an update train the same architectures.
+        validate: quality of one subnet on held-out data.
+        start: fills a new supernet with weights it is to start from; None starts from random ones.
+        teacher: logits [n, classes] to learn from besides the targets.
+        looked: is told of each look at the run.
+        compiled: let torch compile the one architecture that is trained.
+    """
+
+    batches: Batches
+    validate: Callable[[Supernet, Architecture], Quality]
+    start: Callable[[Supernet], None] | None = None
+    teacher: Callable[[Batch], Tensor] | None = None
+    looked: Callable[[TrainingPoint], None] | None = None
+    compiled: bool = False
 
 
 def train(
     space: SearchSpace,
     training: Training,
-    batches: Callable[[int], Sequence[TokenBatch]],
-    validate: Callable[[Supernet, Architecture], Quality],
+    plan: Plan,
     folder: Path,
     digest: str,
     listener: ProgressListener,
+    ranks: Ranks | None = None,
 ) -> tuple[Supernet, TrainingState]:
     """Train a supernet of `space`, or go on where `folder` says an earlier call was stopped.
 
     Args:
-        batches: the micro-batches of an update, by its number. All train the same architectures.
-        validate: quality of one subnet on held-out data.
         digest: names what is being trained (space, settings, data); a folder of another digest is refused.
+        ranks: the processes that train together; each makes this call. The first writes the folder.
 
     Raises:
-        UsageError: the folder holds another run.
-        MostoolError: the loss is not finite; the last good state stays in the folder.
+        UsageError: the folder holds another run, or the processes cannot share an update.
+        MostoolError: the loss is not finite, or memory ran out; the last good state stays in the folder.
         IntegrityError: the files in the folder are damaged.
     """
+    ranks = ranks or alone()
+    check_share(ranks, training.accumulate)
     torch.manual_seed(training.seed)
     supernet = build_supernet(space, training.mixture, training.dropout)
+    if plan.start is not None:
+        plan.start(supernet)
+    supernet.to(ranks.device)
     optimizer = build_optimizer(supernet, training)
-    state = _resume(folder, digest, supernet, optimizer)
+    state = load_state(folder, digest, supernet, optimizer)
+    if plan.compiled:
+        supernet.compile_subnet()
     curve = list(state.curve) if state else []
     update = state.update if state else 0
     before_s, started = (state.seconds if state else 0.0), time.perf_counter()
@@ -97,9 +120,9 @@ def train(
         rate = learning_rate(training, update)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        torch.manual_seed(_mixed_seed(training.seed, update))
         optimizer.zero_grad(set_to_none=True)
-        values = _add_gradients(supernet.train(), architectures, batches(update))
+        values = _add_gradients(supernet.train(), architectures, plan, training, update, ranks)
+        ranks.sum_gradients(supernet.parameters())
         norm = nn.utils.clip_grad_norm_(supernet.parameters(), training.gradient_clip)
         update += 1
         _require_finite(update, values | {"gradient": float(norm)})
@@ -107,10 +130,8 @@ def train(
         losses.add(values)
         listener(Progress("train", update, training.updates, losses.note()))
         looked = update % training.evaluate_every == 0 or update == training.updates
-        if looked:
-            extremes = {"largest": space.largest(), "smallest": space.smallest()}
-            quality = {name: validate(supernet.eval(), subnet) for name, subnet in extremes.items()}
-            _require_finite(update, {f"{name} validation": seen.loss for name, seen in quality.items()})
+        if looked and ranks.first:
+            quality = _look(supernet.eval(), plan, update)
             curve.append(
                 TrainingPoint(
                     update=update,
@@ -121,19 +142,35 @@ def train(
                     mixture=supernet.mixture_figures(),
                 )
             )
-        if looked or time.perf_counter() - saved_at > max(_CHECKPOINT_EVERY_S, saving_s / _CHECKPOINT_SHARE):
+            if plan.looked is not None:
+                plan.looked(curve[-1])
+        due = time.perf_counter() - saved_at > max(_CHECKPOINT_EVERY_S, saving_s / _CHECKPOINT_SHARE)
+        if ranks.first and (looked or due):
             saving_from = time.perf_counter()
             _require_finite(update, {"largest weight": _largest(supernet)})
-            state = _save(folder, digest, update, elapsed_s(), curve, supernet, optimizer)
+            state = save_state(folder, digest, update, elapsed_s(), curve, supernet, optimizer)
             saved_at = time.perf_counter()
             saving_s = saved_at - saving_from
+    ranks.wait()
+    state = load_state(folder, digest, supernet, optimizer) if state is None or not ranks.first else state
     if state is None:
         raise UsageError("nothing to train", why="updates is 0")
     return supernet.eval(), state
 
 
+def _look(supernet: Supernet, plan: Plan, update: int) -> dict[str, Quality]:
+    """Quality of the extremes; of a supernet of one architecture, of that."""
+    largest, smallest = supernet.space.largest(), supernet.space.smallest()
+    extremes = {"largest": largest} if largest == smallest else {"largest": largest, "smallest": smallest}
+    quality = {name: plan.validate(supernet, subnet) for name, subnet in extremes.items()}
+    _require_finite(update, {f"{name} validation": seen.loss for name, seen in quality.items()})
+    return quality
+
+
 def draw_architectures(space: SearchSpace, training: Training, update: int) -> dict[str, Architecture]:
     """The subnets trained at one update, by role. `sandwich`: the largest, the smallest and a random one."""
+    if space.point is not None:
+        return {"largest": space.point}
     rng = np.random.default_rng((training.seed, update))
     drawn = {"random": space.sample(rng)}
     if training.recipe == "sandwich":
@@ -149,24 +186,86 @@ def learning_rate(training: Training, update: int) -> float:
     return training.learning_rate * (training.updates - update) / max(1, training.updates - warmup)
 
 
-def to_batch(arrays: TokenBatch) -> Batch:
-    positions = None if arrays.positions is None else torch.from_numpy(arrays.positions)
-    return Batch(torch.from_numpy(arrays.ids), torch.from_numpy(arrays.attention_mask), positions)
+def to_batch(arrays: TokenBatch, device: torch.device | str = "cpu") -> Batch:
+    given = (arrays.ids, arrays.attention_mask, arrays.positions, arrays.decoder_ids)
+    ids, mask, positions, decoder_ids = (None if one is None else torch.from_numpy(one).to(device) for one in given)
+    if ids is None or mask is None:
+        raise ValueError("a batch has ids and a mask")
+    return Batch(ids, mask, positions, decoder_ids)
 
 
 def _add_gradients(
-    supernet: Supernet, architectures: Mapping[str, Architecture], micro_batches: Sequence[TokenBatch]
+    supernet: Supernet,
+    architectures: Mapping[str, Architecture],
+    plan: Plan,
+    training: Training,
+    update: int,
+    ranks: Ranks,
 ) -> dict[str, float]:
     """Add the gradient of the mean loss over all architectures; each one's mean loss over the micro-batches."""
     losses = dict.fromkeys(architectures, 0.0)
-    share = 1 / (len(architectures) * len(micro_batches))
-    for arrays in micro_batches:
-        batch, targets = to_batch(arrays), torch.from_numpy(arrays.targets)
-        for name, architecture in architectures.items():
-            loss = torch.nn.functional.cross_entropy(supernet(batch, architecture), targets)
-            (loss * share).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            losses[name] += float(loss.detach()) / len(micro_batches)
-    return losses
+    share = 1 / (len(architectures) * training.accumulate)
+    for number, arrays in enumerate(plan.batches(update, ranks.rank, ranks.size)):
+        batch = to_batch(arrays, ranks.device)
+        targets = torch.from_numpy(arrays.targets).to(ranks.device)
+        taught = plan.teacher(batch) if plan.teacher is not None else None
+        for role, (name, architecture) in enumerate(architectures.items()):
+            # The dropout of a micro-batch is the same whichever process it falls to.
+            torch.manual_seed(_mixed_seed(training.seed, update, ranks.rank + number * ranks.size, role))
+            try:
+                with torch.autocast(ranks.device.type, torch.bfloat16, enabled=training.precision == "bf16"):
+                    logits = supernet(batch, architecture)
+                loss = answer_loss(logits, targets, training, taught)
+                (loss * share).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            except (RuntimeError, MemoryError) as error:
+                if out_of_memory(error):
+                    raise _too_large(supernet, architecture, batch, ranks) from error
+                raise
+            losses[name] += float(loss.detach()) / training.accumulate
+            if plan.teacher is None and training.distill and name == "largest":
+                taught = logits.detach()
+    return ranks.sum_figures(losses)
+
+
+# -- when it goes wrong ------------------------------------------------------------------------------------------------
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether torch says that memory ran out; on the CPU that is a RuntimeError with one of these texts."""
+    said = ("not enough memory", "out of memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in said)
+
+
+def _too_large(supernet: Supernet, architecture: Architecture, batch: Batch, ranks: Ranks) -> MostoolError:
+    """Names the architecture, and the batch of its kind that does fit, found by trying halves."""
+    for parameter in supernet.parameters():
+        parameter.grad = None
+    rows = len(batch.ids)
+    shape = f"{rows} x {batch.ids.shape[1]} tokens"
+    while rows > 1:
+        rows //= 2
+        part = Batch(
+            batch.ids[:rows],
+            batch.attention_mask[:rows],
+            None if batch.positions is None else batch.positions[batch.positions[:, 0] < rows],
+            None if batch.decoder_ids is None else batch.decoder_ids[:rows],
+        )
+        try:
+            supernet(part, architecture).float().pow(2).mean().backward()
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            continue
+        return MostoolError(
+            f"out of memory while training {architecture.id} on a batch of {shape}",
+            why=f"a batch of {rows} fits on {ranks.device}",
+            hint=f"--batch-size {rows} (for translation fewer --batch-tokens), and more --accumulate to make up for it",
+        )
+    return MostoolError(
+        f"out of memory while training {architecture.id} on a batch of {shape}",
+        why="one row of it does not fit either",
+        hint="use a smaller space, or a shorter --sequence-length",
+    )
 
 
 def _require_finite(update: int, figures: Mapping[str, float]) -> None:
@@ -185,6 +284,9 @@ def _largest(supernet: Supernet) -> float:
         return float(torch.stack([parameter.abs().max() for parameter in supernet.parameters()]).max())
 
 
+# -- the optimizer -----------------------------------------------------------------------------------------------------
+
+
 def build_optimizer(supernet: Supernet, training: Training) -> torch.optim.Optimizer:
     """AdamW; biases, norms and routers are not decayed."""
     decayed: list[nn.Parameter] = []
@@ -196,70 +298,8 @@ def build_optimizer(supernet: Supernet, training: Training) -> torch.optim.Optim
     return torch.optim.AdamW(groups, lr=training.learning_rate, betas=(0.9, 0.98), fused=True)
 
 
-def _save(
-    folder: Path,
-    digest: str,
-    update: int,
-    seconds: float,
-    curve: Sequence[TrainingPoint],
-    supernet: Supernet,
-    optimizer: torch.optim.Optimizer,
-) -> TrainingState:
-    """Write weights and optimizer under new names, then the state that names them, then drop the old ones."""
-    weights, moments = f"weights-{update:07d}.safetensors", f"optimizer-{update:07d}.safetensors"
-    state = TrainingState(
-        digest=digest,
-        update=update,
-        seconds=seconds,
-        curve=tuple(curve),
-        weights=weights,
-        weights_sha256=save_tensors(supernet.state_dict(), folder / weights),
-        optimizer=moments,
-        optimizer_sha256=save_tensors(_optimizer_tensors(optimizer), folder / moments),
-    )
-    write_record(folder / STATE_FILE, state)
-    for pattern in ("weights-*.safetensors", "optimizer-*.safetensors"):
-        for path in folder.glob(pattern):
-            if path.name not in (weights, moments):
-                path.unlink()
-    return state
-
-
-def _resume(folder: Path, digest: str, supernet: Supernet, optimizer: torch.optim.Optimizer) -> TrainingState | None:
-    if not (folder / STATE_FILE).exists():
-        return None
-    state = read_record(folder / STATE_FILE, TrainingState)
-    if state.digest != digest:
-        raise UsageError(
-            f"{folder} holds a run with other settings, space or data",
-            hint="choose another --out, or --fresh to move that run aside and start anew",
-        )
-    load_weights(supernet, load_tensors(folder, state.weights, state.weights_sha256), state.weights)
-    tensors = load_tensors(folder, state.optimizer, state.optimizer_sha256)
-    _load_optimizer(optimizer, tensors, state.optimizer)
-    return state
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return {
-        f"{number}.{name}": tensor
-        for number, moments in optimizer.state_dict()["state"].items()
-        for name, tensor in moments.items()
-    }
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], where: str) -> None:
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        number, _, name = key.partition(".")
-        if not number.isdecimal() or name not in ("step", "exp_avg", "exp_avg_sq"):
-            raise IntegrityError(f"{where} does not hold the state of this optimizer")
-        moments.setdefault(int(number), {})[name] = tensor
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _mixed_seed(seed: int, update: int) -> int:
-    return int(np.random.SeedSequence((seed, update)).generate_state(1)[0])
+def _mixed_seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 class _Losses:

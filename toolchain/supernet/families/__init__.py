@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, cast
 
 from toolchain.errors import unknown_name
@@ -45,7 +46,15 @@ def declaration(family: str) -> Declaration:
 
 
 def build_supernet(space: SearchSpace, mixture: Mixture, dropout: float) -> Supernet:
-    """A freshly initialised supernet for a resolved space; draws from torch's global generator."""
+    """A freshly initialised supernet for a resolved space; draws from torch's global generator.
+
+    Of a space narrowed to one architecture it is that architecture alone, with plain weights.
+    """
     declaration(space.family).check_space(space)
-    module = importlib.import_module(f"{__name__}.{space.family}.model")
-    return cast("Callable[[SearchSpace, Mixture, float], Supernet]", module.build_supernet)(space, mixture, dropout)
+    model = importlib.import_module(f"{__name__}.{space.family}.model")
+    if space.point is None:
+        return cast("Supernet", model.build_supernet(space, mixture, dropout))
+    from toolchain.supernet.module import Extracted  # noqa: PLC0415 - this module is read where torch is not wanted
+
+    fresh = model.build_supernet(space, Mixture(kind="plain", experts=1), dropout)
+    return Extracted(fresh, functools.partial(model.build_subnet, space))

@@ -2,8 +2,9 @@
 
 Axes: `depth`; per layer `hidden` (the width the layer works at), `heads` and `ffn`; and, where a space has it,
 `embedding` (the width of the embeddings and of the head; else `width`).
-Fixed sizes: `width` (of the backbone between the layers), `head_width` (0: hidden / heads, as in SuperShaper);
-`resolve` adds `vocabulary_size`, `maximum_length` and `labels` (0: masked-word head).
+Fixed sizes: `width` (of the backbone between the layers), `head_width` (0: hidden / heads, as in SuperShaper) and, for
+a pretrained checkpoint that asks for it, `norm_epsilon_exponent` (12: layer norms add 1e-12 to the variance); `resolve`
+adds `vocabulary_size`, `maximum_length` and `labels` (0: masked-word head).
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ SPACES: Mapping[str, SearchSpace] = {
 
 _NETWORK_AXES, _LAYER_AXES, _OPTIONAL_AXES = ("depth",), ("hidden", "heads", "ffn"), ("embedding",)
 _DECLARED_SIZES = ("width", "head_width")
+_OPTIONAL_SIZES = ("norm_epsilon_exponent",)
 _RESOLVED_SIZES = ("vocabulary_size", "labels", "maximum_length")
 
 
@@ -102,6 +104,11 @@ class Layer(NamedTuple):
 
 def embedding_width(space: SearchSpace, architecture: Architecture) -> int:
     return architecture.number("embedding") if "embedding" in architecture.axes else space.fixed["width"]
+
+
+def norm_epsilon(space: SearchSpace) -> float:
+    """What layer norms add to the variance: torch's 1e-5 unless the space names an exponent."""
+    return float(f"1e-{space.fixed.get('norm_epsilon_exponent', 5)}")
 
 
 def layers(space: SearchSpace, architecture: Architecture) -> list[Layer]:
@@ -140,8 +147,8 @@ def _check_names(space: SearchSpace) -> None:
     known = _NETWORK_AXES + _LAYER_AXES + _OPTIONAL_AXES
     for name in sorted(axes - set(known)):
         raise unknown_name(f"axis of the space {space.name!r}", name, known)
-    for name in sorted(space.fixed.keys() - set(_DECLARED_SIZES + _RESOLVED_SIZES)):
-        raise unknown_name(f"fixed size of the space {space.name!r}", name, _DECLARED_SIZES)
+    for name in sorted(space.fixed.keys() - set(_DECLARED_SIZES + _OPTIONAL_SIZES + _RESOLVED_SIZES)):
+        raise unknown_name(f"fixed size of the space {space.name!r}", name, _DECLARED_SIZES + _OPTIONAL_SIZES)
     for name in _NETWORK_AXES + _LAYER_AXES:
         if name not in axes:
             raise UsageError(f"space {space.name!r} lacks the axis {name!r}")

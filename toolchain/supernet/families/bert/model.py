@@ -9,24 +9,30 @@ arXiv 2110.04711.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from toolchain.errors import IntegrityError
 from toolchain.records import Mixture
 from toolchain.space import Architecture, SearchSpace
-from toolchain.supernet.families.bert.declare import Layer, embedding_width, layers
-from toolchain.supernet.mixture import MixedLinear, Router, expert_count, mixture_state
+from toolchain.supernet.families.bert.declare import Layer, embedding_width, layers, norm_epsilon
 from toolchain.supernet.module import Subnet, Supernet
+from toolchain.supernet.sliced import PLAIN, MixedGroup, SlicedLinear, SlicedNorm, mixture_means, named
 
 _MASKED = -10000.0
 """Added to attention scores of padding: finite in fp16 and int8, and zero after softmax."""
 
 
-def build_supernet(space: SearchSpace, mixture: Mixture, dropout: float) -> Supernet:
+def build_supernet(space: SearchSpace, mixture: Mixture, dropout: float) -> EncoderSupernet:
     return EncoderSupernet(space, mixture, dropout)
+
+
+def build_subnet(space: SearchSpace, architecture: Architecture, dropout: float) -> Encoder:
+    return Encoder(space, architecture, dropout)
 
 
 # -- the subnet: plain modules, what ships -----------------------------------------------------------------------------
@@ -42,12 +48,15 @@ class Encoder(Subnet):
         stack = layers(space, architecture)
         self.word = nn.Embedding(space.fixed["vocabulary_size"], width)
         self.position = nn.Embedding(space.fixed["maximum_length"], width)
-        self.norm = nn.LayerNorm(width)
+        epsilon = norm_epsilon(space)
+        self.norm = nn.LayerNorm(width, epsilon)
         self.dropout = nn.Dropout(dropout)
         entering = [width, *(layer.hidden for layer in stack)]
         self.links = nn.ModuleList(nn.Linear(wide, layer.hidden) for wide, layer in zip(entering, stack, strict=False))
-        self.blocks = nn.ModuleList(Block(layer, dropout) for layer in stack)
-        self.head = Classifier(entering[-1], width, labels) if labels else MaskedWords(entering[-1], width, self.word)
+        self.blocks = nn.ModuleList(Block(layer, dropout, epsilon) for layer in stack)
+        self.head = (
+            Classifier(entering[-1], width, labels) if labels else MaskedWords(entering[-1], width, self.word, epsilon)
+        )
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor | None = None) -> Tensor:
         places = torch.arange(input_ids.shape[1], device=input_ids.device)
@@ -63,17 +72,17 @@ class Encoder(Subnet):
 class Block(nn.Module):
     """Self-attention and feed-forward at one layer's width. x [batch, sequence, hidden] -> the same."""
 
-    def __init__(self, layer: Layer, dropout: float) -> None:
+    def __init__(self, layer: Layer, dropout: float, epsilon: float) -> None:
         super().__init__()
         self.heads, self.head_width = layer.heads, layer.attention // layer.heads
         self.query = nn.Linear(layer.hidden, layer.attention)
         self.key = nn.Linear(layer.hidden, layer.attention)
         self.value = nn.Linear(layer.hidden, layer.attention)
         self.output = nn.Linear(layer.attention, layer.hidden)
-        self.attention_norm = nn.LayerNorm(layer.hidden)
+        self.attention_norm = nn.LayerNorm(layer.hidden, epsilon)
         self.fc1 = nn.Linear(layer.hidden, layer.ffn)
         self.fc2 = nn.Linear(layer.ffn, layer.hidden)
-        self.ffn_norm = nn.LayerNorm(layer.hidden)
+        self.ffn_norm = nn.LayerNorm(layer.hidden, epsilon)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
@@ -106,10 +115,10 @@ class Classifier(nn.Module):
 class MaskedWords(nn.Module):
     """One answer per token (or per chosen position), by the word embedding itself. -> [..., vocabulary]."""
 
-    def __init__(self, hidden: int, width: int, word: nn.Embedding) -> None:
+    def __init__(self, hidden: int, width: int, word: nn.Embedding, epsilon: float) -> None:
         super().__init__()
         self.dense = nn.Linear(hidden, width)
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width, epsilon)
         self.word = word
         self.bias = nn.Parameter(torch.zeros(word.num_embeddings))
 
@@ -123,25 +132,24 @@ class MaskedWords(nn.Module):
 
 
 class EncoderSupernet(Supernet):
-    """The full-size weights of an encoder space; the mixture is in the feed-forward layers."""
+    """The full-size weights of an encoder space; mixed are the feed-forward layers and, if so set, attention."""
 
     def __init__(self, space: SearchSpace, mixture: Mixture, dropout: float) -> None:
         super().__init__(space, mixture, dropout)
         width = space.fixed["width"]
-        largest = layers(space, space.largest())[0]
         self.word = nn.Parameter(torch.randn(space.fixed["vocabulary_size"], width) / math.sqrt(width))
         self.position = nn.Parameter(torch.randn(space.fixed["maximum_length"], width) / math.sqrt(width))
-        self.norm = _Norm(width)
+        self.norm = SlicedNorm(width)
         self.layers = nn.ModuleList(
-            _SuperLayer(width, largest, mixture, space.encoding_size()) for _ in range(space.axis("depth").choices[-1])
+            _SuperLayer(width, largest, mixture, space.encoding_size()) for largest in layers(space, space.largest())
         )
-        self.head_dense = _Plain(width, width)
+        self.head_dense = SlicedLinear(width, width)
         labels = space.fixed["labels"]
-        self.head = _Plain(labels, width) if labels else _Norm(width)
+        self.head = SlicedLinear(labels, width) if labels else SlicedNorm(width)
         self.head_bias = None if labels else nn.Parameter(torch.zeros(space.fixed["vocabulary_size"]))
 
     def build_subnet(self, architecture: Architecture, dropout: float) -> Encoder:
-        return Encoder(self.space, architecture, dropout)
+        return build_subnet(self.space, architecture, dropout)
 
     def fold(self, architecture: Architecture) -> dict[str, Tensor]:
         z = self.encoding(architecture)
@@ -150,104 +158,96 @@ class EncoderSupernet(Supernet):
         weights |= self.norm.fold("norm", embedding)
         leaving: tuple[Tensor, Tensor] | None = None
         for number, size in enumerate(layers(self.space, architecture)):
-            layer = cast("_SuperLayer", self.layers[number])
+            layer = _super_layer(self.layers[number])
             # The first layer reads the embedding, the others the whole backbone.
             entering = layer.into.fold(size.hidden, self.space.fixed["width"] if leaving else embedding)
-            weights |= _named(f"links.{number}", _compose(entering, leaving))
+            weights |= named(f"links.{number}", _compose(entering, leaving))
             weights |= layer.fold(f"blocks.{number}", size, z)
             leaving = layer.out.weight[:, : size.hidden], layer.out.bias
         dense = self.head_dense.fold(embedding, self.space.fixed["width"])
-        weights |= _named("head.dense", _compose(dense, leaving))
-        if isinstance(self.head, _Plain):
-            return weights | _named("head.labels", self.head.fold(self.space.fixed["labels"], embedding))
+        weights |= named("head.dense", _compose(dense, leaving))
+        if isinstance(self.head, SlicedLinear):
+            return weights | named("head.labels", self.head.fold(self.space.fixed["labels"], embedding))
         return weights | self.head.fold("head.norm", embedding) | {"head.bias": cast("Tensor", self.head_bias)}
 
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """The largest subnet becomes the given model exactly: bottlenecks are identities, every expert is its weight.
+
+        Experts that were equal would give the router no gradient and stay equal: each gets noise of its own, which sums
+        to zero over the experts, so that a uniform mix still is the model.
+        """
+        own = {name: tensor.shape for name, tensor in self.fold(self.space.largest()).items()}
+        given = {name: weight.shape for name, weight in weights.items()}
+        if isinstance(self.head, SlicedLinear):  # the answers of a labelled task are learned from nothing
+            own = {name: shape for name, shape in own.items() if not name.startswith("head.labels")}
+            given = {name: shape for name, shape in given.items() if name in own}
+        if own != given:
+            wrong = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
+            raise IntegrityError(
+                "the pretrained weights do not fit the space's largest subnet",
+                why=f"{wrong[0]}: {given.get(wrong[0])} where {own.get(wrong[0])} is wanted",
+                hint="its width, depth, heads and ffn must be the checkpoint's",
+            )
+        with torch.no_grad():
+            self.word.copy_(weights["word.weight"])
+            self.position.copy_(weights["position.weight"])
+            self.norm.copy_from("norm", weights)
+            for number, layer in enumerate(map(_super_layer, self.layers)):
+                layer.start_from(f"links.{number}", f"blocks.{number}", weights)
+            self.head_dense.copy_from("head.dense", weights)
+            if isinstance(self.head, SlicedNorm):
+                self.head.copy_from("head.norm", weights)
+            if self.head_bias is not None:
+                self.head_bias.copy_(weights["head.bias"])
+
     def mixture_figures(self) -> dict[str, float]:
-        if expert_count(self.mixture) == 1:
-            return {}
-        z = self.encoding(self.space.largest())
-        states = [state for layer in self.layers for state in cast("_SuperLayer", layer).mixture_states(z)]
-        entropies, distances = zip(*states, strict=True)
-        return {
-            "router_entropy": sum(entropies) / len(entropies),
-            "expert_distance": sum(distances) / len(distances),
-        }
+        groups = [group for layer in self.layers for group in _super_layer(layer).groups()]
+        return mixture_means(groups, self.encoding(self.space.largest()))
 
 
 class _SuperLayer(nn.Module):
-    """One layer's full-size weights: bottlenecks, attention, mixed feed-forward, routers."""
+    """One layer's full-size weights: bottlenecks, attention, feed-forward."""
 
     def __init__(self, width: int, largest: Layer, mixture: Mixture, z_size: int) -> None:
         super().__init__()
-        hidden, attention, ffn = largest.hidden, largest.attention, largest.ffn
-        self.into, self.out = _Plain(hidden, width, identity=True), _Plain(width, hidden, identity=True)
-        self.query, self.key, self.value = (_Plain(attention, hidden) for _ in range(3))
-        self.output = _Plain(hidden, attention)
-        self.attention_norm, self.ffn_norm = _Norm(hidden), _Norm(hidden)
-        std = math.sqrt(2 / (hidden + ffn))
-        self.fc1, self.fc2 = MixedLinear(ffn, hidden, mixture, std), MixedLinear(hidden, ffn, mixture, std)
-        # Layer-wise, one router serves both linears; neuron-wise, each has its own.
-        self.routers = nn.ModuleList()
-        if expert_count(mixture) > 1 and mixture.kind == "layer":
-            self.routers.append(Router("layer", z_size, 1, mixture))
-        elif expert_count(mixture) > 1:
-            self.routers.extend(Router("neuron", z_size, rows, mixture) for rows in (ffn, hidden))
+        self.into = SlicedLinear(largest.hidden, width, identity=True)
+        self.out = SlicedLinear(width, largest.hidden, identity=True)
+        self.attention = MixedGroup(_attention(largest), mixture if mixture.attention else PLAIN, z_size)
+        self.attention_norm, self.ffn_norm = SlicedNorm(largest.hidden), SlicedNorm(largest.hidden)
+        self.ffn = MixedGroup(_feed_forward(largest), mixture, z_size)
 
     def fold(self, name: str, size: Layer, z: Tensor) -> dict[str, Tensor]:
-        first, second = self._coefficients(z, size)
-        weights: dict[str, Tensor] = {}
-        for project in ("query", "key", "value"):
-            weights |= _named(f"{name}.{project}", getattr(self, project).fold(size.attention, size.hidden))
-        weights |= _named(f"{name}.output", self.output.fold(size.hidden, size.attention))
-        weights |= self.attention_norm.fold(f"{name}.attention_norm", size.hidden)
-        weights |= _named(f"{name}.fc1", self.fc1.fold(size.ffn, size.hidden, first))
-        weights |= _named(f"{name}.fc2", self.fc2.fold(size.hidden, size.ffn, second))
-        return weights | self.ffn_norm.fold(f"{name}.ffn_norm", size.hidden)
+        return (
+            self.attention.fold(name, _attention(size), z)
+            | self.attention_norm.fold(f"{name}.attention_norm", size.hidden)
+            | self.ffn.fold(name, _feed_forward(size), z)
+            | self.ffn_norm.fold(f"{name}.ffn_norm", size.hidden)
+        )
 
-    def mixture_states(self, z: Tensor) -> list[tuple[float, float]]:
-        routers = [cast("Router", router) for router in self.routers]
-        return [
-            mixture_state(router, linear, z, linear.weight.shape[1])
-            for router, linear in zip((routers[0], routers[-1]), (self.fc1, self.fc2), strict=True)
-        ]
+    def start_from(self, link: str, block: str, weights: Mapping[str, Tensor]) -> None:
+        self.into.copy_from(link, weights)
+        nn.init.eye_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+        for group in self.groups():
+            group.copy_from(block, weights)
+        self.attention_norm.copy_from(f"{block}.attention_norm", weights)
+        self.ffn_norm.copy_from(f"{block}.ffn_norm", weights)
 
-    def _coefficients(self, z: Tensor, size: Layer) -> tuple[Tensor | None, Tensor | None]:
-        if not self.routers:
-            return None, None
-        first = self.routers[0](z, size.ffn)
-        return first, self.routers[1](z, size.hidden) if len(self.routers) > 1 else first
+    def groups(self) -> tuple[MixedGroup, MixedGroup]:
+        return self.attention, self.ffn
 
 
-class _Plain(nn.Module):
-    """A full-size weight [outputs, inputs] and bias that subnets take the top-left slice of.
-
-    With `identity`, a bottleneck: it starts as a slice of the identity plus a little noise, so that at the start a
-    layer's input is its predecessor's output, and layers can be left out.
-    """
-
-    def __init__(self, outputs: int, inputs: int, *, identity: bool = False) -> None:
-        super().__init__()
-        std = math.sqrt(2 / (outputs + inputs))
-        noise = torch.randn(outputs, inputs) * std
-        self.weight = nn.Parameter(torch.eye(outputs, inputs) + 0.1 * noise if identity else noise)
-        self.bias = nn.Parameter(torch.zeros(outputs))
-
-    def fold(self, rows: int, columns: int) -> tuple[Tensor, Tensor]:
-        return self.weight[:rows, :columns], self.bias[:rows]
+def _super_layer(module: nn.Module) -> _SuperLayer:
+    return cast("_SuperLayer", module)
 
 
-class _Norm(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
-
-    def fold(self, name: str, width: int) -> dict[str, Tensor]:
-        return _named(name, (self.weight[:width], self.bias[:width]))
+def _attention(size: Layer) -> dict[str, tuple[int, int]]:
+    into = (size.attention, size.hidden)
+    return {"query": into, "key": into, "value": into, "output": (size.hidden, size.attention)}
 
 
-def _named(name: str, pair: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-    return {f"{name}.weight": pair[0], f"{name}.bias": pair[1]}
+def _feed_forward(size: Layer) -> dict[str, tuple[int, int]]:
+    return {"fc1": (size.ffn, size.hidden), "fc2": (size.hidden, size.ffn)}
 
 
 def _compose(after: tuple[Tensor, Tensor], before: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:

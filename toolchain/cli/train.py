@@ -1,0 +1,368 @@
+"""The subcommands that train: train and finetune."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from toolchain.cli.app import app, common
+from toolchain.cli.options import FILE, FOLDER, first_of_ranks, run_option, seed_option
+from toolchain.cli.output import ProgressPrinter, mib, percent, plain, print_result, table
+from toolchain.cli.recipes import config_option
+from toolchain.cli.values import NOT_NEGATIVE, POSITIVE, SHARE
+
+if TYPE_CHECKING:
+    from toolchain.pipeline.data import Source
+    from toolchain.pipeline.runs import Run
+    from toolchain.records import Mixture, Training
+    from toolchain.supernet.estimate import Estimate
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SECONDS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
+
+
+class FilesAfterData(click.Command):
+    """`--data a b` means `--data a --data b`: a pair of files is given in one breath."""
+
+    _SEVERAL = ("--data", "--valid")
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        spread: list[str] = []
+        flag: str | None = None
+        for given in args:
+            if given in self._SEVERAL:
+                flag = given
+                spread.append(given)
+            elif given.startswith("-"):
+                flag = None
+                spread.append(given)
+            elif flag is not None and spread[-1] != flag:
+                spread += [flag, given]
+            else:
+                spread.append(given)
+        return super().parse_args(ctx, spread)
+
+
+def training_options(
+    *, updates: int, batch_size: int, learning_rate: float, warmup: int, every: int
+) -> Callable[[F], F]:
+    """The options of every training; the arguments are their defaults."""
+
+    def decorate(command: F) -> F:
+        options = (
+            click.option(
+                "--updates", type=click.IntRange(1), default=updates, show_default=True, help="Optimizer steps."
+            ),
+            click.option(
+                "--batch-size",
+                type=click.IntRange(1),
+                default=batch_size,
+                show_default=True,
+                help="Items a micro-batch.",
+            ),
+            click.option(
+                "--accumulate",
+                type=click.IntRange(1),
+                default=1,
+                show_default=True,
+                help="Micro-batches an update; several processes share them.",
+            ),
+            click.option(
+                "--learning-rate", type=POSITIVE, default=learning_rate, show_default=True, help="After warm-up."
+            ),
+            click.option("--warmup-updates", type=click.IntRange(0), default=warmup, show_default=True),
+            click.option("--weight-decay", type=NOT_NEGATIVE, default=0.01, show_default=True),
+            click.option("--dropout", type=SHARE, default=0.1, show_default=True),
+            click.option("--label-smoothing", type=SHARE, help="[0.1 for translation, else 0]"),
+            click.option(
+                "--precision",
+                type=click.Choice(["fp32", "bf16"]),
+                default="fp32",
+                show_default=True,
+                help="Of the arithmetic; weights stay fp32. bf16 is for GPUs.",
+            ),
+            click.option("--evaluate-every", type=click.IntRange(1), default=every, show_default=True, help="Updates."),
+            click.option("--track", metavar="NAME", help="Log to tensorboard, wandb, mlflow ... through accelerate."),
+            click.option(
+                "--compile", "compile", is_flag=True, help="Let torch compile what is trained (one subnet only)."
+            ),
+            seed_option,
+            click.option("--out", type=FOLDER, help="The run's folder. [runs/NAME]"),
+            click.option("--fresh", is_flag=True, help="Start anew; what is there is moved aside."),
+        )
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def data_options(help_text: str) -> Callable[[F], F]:
+    """Where the text comes from."""
+
+    def decorate(command: F) -> F:
+        options = (
+            click.option("--data", type=FILE, multiple=True, help=help_text),
+            click.option("--valid", type=FILE, multiple=True, help="Held-out data of its own. [a part of --data]"),
+            click.option("--text-column", help="Column of the text. [found by name]"),
+            click.option("--second-column", help="Column of the second text of a pair. [found by name]"),
+            click.option("--label-column", help="Column of the label. [found by name]"),
+        )
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+@app.command(cls=FilesAfterData)
+@config_option
+@click.option(
+    "--task",
+    type=click.Choice(["classify", "regress", "mlm", "translate"]),
+    default="classify",
+    show_default=True,
+    help="regress: the label is a number.",
+)
+@data_options(
+    "Files, also .gz; repeatable. classify, regress: .tsv .csv .jsonl, or hf:NAME of the datasets library; "
+    "mlm: .txt or folders; translate: two files line by line, or `system` for this machine's catalogues. "
+    "[docstrings of this machine's Python]"
+)
+@click.option(
+    "--space",
+    help="A shipped space (tiny, small; base, supershaper; hat-wmt, hat-iwslt) or a TOML file. [small; with --init the "
+    "checkpoint's]",
+)
+@click.option("--init", metavar="FOLDER|NAME", help="Start from a BERT or RoBERTa checkpoint in Hugging Face's format.")
+@click.option("--only", metavar="ARCH", help="Train this architecture alone: JSON, a file, smallest, middle, largest.")
+@click.option("--mixture", type=click.Choice(["plain", "layer", "neuron"]), default="neuron", show_default=True)
+@click.option("--experts", type=click.IntRange(2), help="Full-size weights behind a mixed one. [2]")
+@click.option("--router-width", type=click.IntRange(1), default=128, show_default=True, help="Of its hidden layer.")
+@click.option("--mix-attention", is_flag=True, help="Mix attention's projections too, not the feed-forward alone.")
+@click.option("--recipe", type=click.Choice(["sandwich", "single-path"]), default="sandwich", show_default=True)
+@click.option("--distill", type=SHARE, default=0.0, show_default=True, help="Weight of the largest subnet's answers.")
+@click.option("--sequence-length", type=click.IntRange(8), default=64, show_default=True, help="Tokens, at most.")
+@click.option("--vocabulary-size", type=click.IntRange(64), default=8000, show_default=True, help="Tokens, at most.")
+@click.option("--batch-tokens", type=click.IntRange(0), help="Of translation: tokens a micro-batch. [2048]")
+@training_options(updates=1000, batch_size=64, learning_rate=1e-3, warmup=100, every=200)
+@click.option("--dry-run", is_flag=True, help="Say what it would take, and start nothing.")
+@common
+def train(json: bool, quiet: bool, **options: Any) -> None:
+    """Train a supernet. The same command goes on with a run that was stopped.
+
+    \b
+    mostool train --data reviews.tsv.gz
+    mostool train --task mlm --data corpus/ --updates 20000 --out runs/corpus
+    mostool train --task translate --data train.en train.de
+    mostool train --task mlm --data corpus/ --init bert-folder/
+    mostool train --config wmt14-hat --data train.en train.de --dry-run
+    torchrun --nproc-per-node 2 -m toolchain train --accumulate 2 --data reviews.tsv
+    """
+    from toolchain.pipeline.project import Project
+    from toolchain.pipeline.train import Extras, train_supernet
+
+    training = _training(options, _mixture(options))
+    space, start = _space(options, training)
+    if options["dry_run"]:
+        from toolchain.supernet.estimate import estimate
+
+        found = estimate(space, training)
+        print_result(plain(found), [], _estimate_in_words(found, training), as_json=json, quiet=quiet)
+        return
+    extras = Extras(start=start, track=options["track"], compiled=options["compile"])
+    with ProgressPrinter(quiet=quiet) as listener:
+        run = train_supernet(
+            Project(Path()),
+            _source(options),
+            space,
+            training,
+            extras=extras,
+            out=options["out"],
+            fresh=options["fresh"],
+            listener=listener,
+        )
+    _print_run(run, json=json, quiet=quiet)
+
+
+@app.command(cls=FilesAfterData)
+@run_option
+@click.option("--arch", help="The subnet: JSON, a file, an id, smallest, largest, winner. [winner]")
+@click.option("--task", type=click.Choice(["classify", "regress"]), help="What --data is. [classify]")
+@data_options(
+    "A labelled task: .tsv .csv .jsonl, also .gz, or hf:NAME of the datasets library; pairs of texts by their column "
+    "names. [the run's own task and data]"
+)
+@click.option("--teacher", metavar="RUN[:ARCH]", help="Learn from this run's answers too. [its largest subnet]")
+@click.option("--distill", type=SHARE, help="Weight of the teacher's answers. [0.5 with --teacher]")
+@click.option("--sequence-length", type=click.IntRange(8), help="Tokens, at most. [the run's]")
+@training_options(updates=500, batch_size=32, learning_rate=3e-4, warmup=50, every=100)
+@common
+def finetune(json: bool, quiet: bool, **options: Any) -> None:
+    """Cut one subnet out of its supernet and train it on: as it was, or on a labelled task.
+
+    \b
+    mostool finetune --arch winner --updates 2000
+    mostool finetune --arch largest --data mrpc.tsv --out runs/mrpc
+    mostool finetune --arch winner --data reviews.tsv --teacher runs/reviews-large
+    """
+    from toolchain.pipeline.finetune import ALONE, read_teacher
+    from toolchain.pipeline.finetune import finetune as finetune_subnet
+    from toolchain.pipeline.project import Project
+    from toolchain.pipeline.runs import Run
+
+    project = Project(Path())
+    run = Run(project.find_run(options["run"]))
+    parent = run.info.training
+    teacher = None
+    if options["teacher"] is not None:
+        name, _, arch = options["teacher"].partition(":")
+        teaching = Run(project.find_run(Path(name)))
+        teacher = read_teacher(teaching, teaching.read_architecture(arch or "largest"), run)
+    if options["distill"] is None:
+        options["distill"] = 0.5 if teacher else 0.0
+    fresh_data = bool(options["data"])
+    options["task"] = options["task"] or ("classify" if fresh_data else parent.task)
+    options["sequence_length"] = options["sequence_length"] or (
+        min(run.info.space.fixed["maximum_length"], 64 if fresh_data else 10**9)
+    )
+    options["vocabulary_size"] = parent.vocabulary_size
+    options["batch_tokens"] = parent.batch_tokens
+    training = _training(options, ALONE)
+    with ProgressPrinter(quiet=quiet) as listener:
+        made = finetune_subnet(
+            project,
+            run,
+            run.read_architecture(options["arch"] or "winner"),
+            training,
+            source=_source(options) if fresh_data else None,
+            teacher=teacher,
+            track=options["track"],
+            compiled=options["compile"],
+            out=options["out"],
+            fresh=options["fresh"],
+            listener=listener,
+        )
+    _print_run(made, json=json, quiet=quiet)
+
+
+# -- what was asked, as records ----------------------------------------------------------------------------------------
+
+
+def _source(options: dict[str, Any]) -> Source:
+    from toolchain.pipeline.data import Source
+
+    columns = (options["text_column"], options["label_column"], options["second_column"])
+    return Source(tuple(options["data"]), tuple(options["valid"]), *columns)
+
+
+def _mixture(options: dict[str, Any]) -> Mixture:
+    from toolchain.errors import UsageError
+    from toolchain.records import Mixture
+
+    kind, experts = options["mixture"], options["experts"]
+    if options["only"] is not None:
+        kind, experts = "plain", None
+    if kind == "plain" and experts is not None:
+        raise UsageError("plain sharing has no experts", hint="leave --experts out, or choose --mixture neuron")
+    return Mixture(
+        kind=kind,
+        experts=1 if kind == "plain" else experts or 2,
+        router_width=options["router_width"],
+        attention=options["mix_attention"],
+    )
+
+
+def _training(options: dict[str, Any], mixture: Mixture) -> Training:
+    import msgspec
+
+    from toolchain.errors import UsageError
+    from toolchain.records import Training
+
+    translates = options["task"] == "translate"
+    given = {name: options[name] for name in Training.__struct_fields__ if options.get(name) is not None}
+    usual = {"label_smoothing": 0.1 if translates else 0.0, "batch_tokens": 2048 if translates else 0}
+    try:
+        return msgspec.convert(usual | given | {"mixture": mixture}, Training)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise UsageError("the training settings do not fit", why=str(error), hint="see mostool train --help") from error
+
+
+def _space(options: dict[str, Any], training: Training) -> tuple[Any, Any]:
+    """The space that is meant, narrowed where one architecture is, and what to start from."""
+    from toolchain.pipeline.train import read_only, read_space
+
+    family = "translation" if training.task == "translate" else "bert"
+    given = options["space"]
+    start = None
+    if options["init"] is not None:
+        from toolchain.pipeline.pretrained import read_start
+
+        space, start = read_start(options["init"], given, training)
+    else:
+        space = read_space(family, given or "small")
+    if options["only"] is not None:
+        space = space.narrowed(read_only(space, options["only"]))
+    return space, start
+
+
+# -- what came out, in words -------------------------------------------------------------------------------------------
+
+
+def _print_run(run: Run, *, json: bool, quiet: bool) -> None:
+    if not first_of_ranks():
+        return
+    from toolchain.pipeline.train import warnings_of
+
+    info = run.info
+    rows = [[name, percent(one.value), f"{one.loss:.3f}"] for name, one in info.metrics.items()]
+    subnets = f"{info.space.size():,} subnets" if info.space.point is None else f"the subnet {info.space.point.id}"
+    lines = [
+        f"{run.folder}: {info.updates_done} updates of {info.parameters:,} parameters, {subnets}",
+        *([f"started from {info.origin.title}"] if info.origin else []),
+        f"data: {'; '.join((info.data.title, *info.data.notes))}",
+        *table(["subnet", next(iter(info.metrics.values())).metric.replace("_", " "), "loss"], rows),
+        f"next: {_next(run)}",
+    ]
+    data = {
+        "run": str(run.folder),
+        "metrics": info.metrics,
+        "data": info.data,
+        "updates": info.updates_done,
+        "origin": info.origin,
+    }
+    warnings = [*warnings_of(run), *(info.data.notes if json else [])]
+    print_result(plain(data), warnings, lines, as_json=json, quiet=quiet)
+
+
+def _next(run: Run) -> str:
+    if not run.exports:
+        return f"mostool evaluate --arch largest --source subnet --run {run.folder}"
+    if run.info.space.point is not None:
+        return f"mostool export --run {run.folder}"
+    return f"mostool profile --device cpu --run {run.folder}"
+
+
+def _estimate_in_words(found: Estimate, training: Training) -> list[str]:
+    return [
+        f"parameters: {found.shared_parameters:,} shared; largest subnet {found.largest_parameters:,}, smallest "
+        f"{found.smallest_parameters:,} (counted, vocabulary of {training.vocabulary_size:,})",
+        f"subnets: {found.subnets:,}",
+        f"memory: {mib(found.state_bytes)} for weights, gradients and moments (counted), "
+        f"{mib(found.activation_bytes)} for what a micro-batch of the largest subnet keeps (estimated)",
+        f"tokens: at most {found.tokens_per_update:,} an update, {found.tokens_per_update * training.updates:,} in all",
+        f"time: {_duration(found.update_s)} an update, {_duration(found.update_s * training.updates)} in all on one "
+        f"{found.device} (estimated: {found.flops_per_update / 1e9:,.0f} GFLOP an update, a multiplication timed now)",
+        "nothing was started",
+    ]
+
+
+def _duration(seconds: float) -> str:
+    for unit_s, unit in _SECONDS:
+        if seconds >= unit_s:
+            return f"{seconds / unit_s:.1f} {unit}"
+    return f"{1e3 * seconds:.0f} ms"

@@ -1,0 +1,143 @@
+"""What a run learns from, by task: read, prepared in the run's folder, and handed out in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from toolchain import text
+from toolchain.errors import UsageError
+from toolchain.progress import ProgressListener
+from toolchain.records import Data, Task, Training
+
+if TYPE_CHECKING:
+    from toolchain.supernet.train import Batches, TokenBatch
+
+SYSTEM = "system"
+"""As `--data`: the translation catalogues installed on this machine; `system:fr` names the language."""
+
+HUB = "hf:"
+"""`hf:glue/mrpc` as `--data` is a name of the `datasets` library."""
+
+
+class Source(NamedTuple):
+    """Where the text comes from: files or folders, or (none given) the prose of this machine's own Python."""
+
+    data: tuple[Path, ...] = ()
+    validation: tuple[Path, ...] = ()
+    text_column: str | None = None
+    label_column: str | None = None
+    second_column: str | None = None
+
+
+class Reading(NamedTuple):
+    """Text that was read: what it will be called when prepared, and how to prepare it in a folder."""
+
+    digest: str
+    prepare: Callable[[Path, ProgressListener], Data]
+
+
+def read_source(
+    source: Source, training: Training, listener: ProgressListener, tokenizer: Any | None = None
+) -> Reading:
+    """Read a task's text. With a `tokenizer`, that one is used; else one is trained.
+
+    Raises:
+        UsageError: the data cannot be read, or does not fit the task.
+    """
+    if training.task == "translate":
+        return _read_translation(source, training)
+    corpus, held_out = _read_texts(source, training.task, listener)
+    settings: dict[str, Any] = {
+        "task": training.task,
+        "sequence_length": training.sequence_length,
+        "vocabulary_size": training.vocabulary_size,
+        "seed": training.seed,
+        "held_out": held_out,
+        "tokenizer": tokenizer,
+    }
+
+    def prepare(folder: Path, listener: ProgressListener) -> Data:
+        return text.prepare(corpus, folder=folder, listener=listener, **settings)
+
+    return Reading(text.data_digest(corpus, **settings), prepare)
+
+
+def outputs_of(task: Task, data: Data) -> int:
+    """How many answers a model of this task gives for a whole text: 0 where it answers for tokens."""
+    return {"classify": len(data.labels), "regress": 1}.get(task, 0)
+
+
+def training_batches(folder: Path, training: Training, vocabulary_size: int) -> Batches:
+    if training.task == "translate":
+        return text.TranslationBatches(text.read_parallel_split(folder, "train"), training)
+    return text.TrainingBatches(text.read_split(folder, "train"), training, vocabulary_size)
+
+
+def held_out_batches(
+    folder: Path, split: text.SplitName, task: Task, vocabulary_size: int, *, whole: bool
+) -> Sequence[TokenBatch]:
+    """Held-out items in a fixed order with fixed masks; all of them, or the first few hundred."""
+    if task == "translate":
+        return text.translation_evaluation_batches(text.read_parallel_split(folder, split), whole=whole)
+    return text.evaluation_batches(text.read_split(folder, split), task, vocabulary_size, whole=whole)
+
+
+def _read_translation(source: Source, training: Training) -> Reading:
+    _refuse_idle(source, "goes with labelled data", ("text_column", "label_column", "second_column"))
+    if not source.data:
+        raise UsageError(
+            "a translation needs pairs of texts",
+            hint="give two files, --data train.en train.de, or --data system for this machine's own catalogues",
+        )
+    first, _, language = str(source.data[0]).partition(":")
+    if first == SYSTEM:
+        if source.validation or len(source.data) > 1:
+            raise UsageError(f"--data {SYSTEM} stands alone", hint="leave the other files out")
+        corpus, held_out = text.read_catalogues(language or None), None
+    else:
+        corpus = text.read_parallel(source.data)
+        held_out = text.read_parallel(source.validation) if source.validation else None
+    settings: dict[str, Any] = {
+        "sequence_length": training.sequence_length,
+        "vocabulary_size": training.vocabulary_size,
+        "seed": training.seed,
+        "held_out": held_out,
+    }
+
+    def prepare(folder: Path, listener: ProgressListener) -> Data:
+        return text.prepare_translation(corpus, folder=folder, listener=listener, **settings)
+
+    return Reading(text.translation_digest(corpus, **settings), prepare)
+
+
+def _read_texts(source: Source, task: Task, listener: ProgressListener) -> tuple[text.Corpus, text.Corpus | None]:
+    if not source.data:
+        _refuse_idle(source, "goes with --data", ("validation", "text_column", "label_column", "second_column"))
+        return text.read_prose(listener), None
+    if task == "mlm":
+        _refuse_idle(source, "goes with labelled data", ("text_column", "label_column", "second_column"))
+        return text.read_documents(source.data), text.read_documents(source.validation) if source.validation else None
+    columns = (source.text_column, source.label_column, source.second_column)
+    numeric = task == "regress"
+    name = str(source.data[0])
+    if name.startswith(HUB):
+        if source.validation or len(source.data) > 1:
+            raise UsageError(f"--data {name} brings its own held-out data", hint="leave the other files out")
+        return text.read_hub(name, *columns, numeric=numeric)
+    held_out = text.read_labelled(source.validation, *columns, numeric=numeric) if source.validation else None
+    return text.read_labelled(source.data, *columns, numeric=numeric), held_out
+
+
+def _refuse_idle(source: Source, rule: str, names: Sequence[str]) -> None:
+    """An option that would be read by nobody is a mistake."""
+    flags = {
+        "validation": "--valid",
+        "text_column": "--text-column",
+        "label_column": "--label-column",
+        "second_column": "--second-column",
+    }
+    for name in names:
+        if getattr(source, name):
+            raise UsageError(f"{flags[name]} {rule}", hint=f"add what it needs, or leave {flags[name]} out")

@@ -1,0 +1,1 @@
+"""The translation family: encoder-decoders in the space of HAT (arXiv 2005.14187)."""

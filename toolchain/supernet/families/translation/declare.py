@@ -1,0 +1,228 @@
+"""The spaces of the translation family, and what a subnet costs. No torch here.
+
+Axes, as in HAT (arXiv 2005.14187): `encoder_embedding` and `decoder_embedding` (the widths of either stack and of what
+it reads); `encoder_depth`, and per encoder layer `encoder_ffn` and `encoder_heads`; `decoder_depth`, and per decoder
+layer `decoder_ffn`, `decoder_heads`, `cross_heads` and `cross_layers` (how many of the last encoder layers it attends
+to). Fixed sizes: `width` (of the shared word embedding), `attention` (the summed width of a layer's heads: heads divide
+it, so their number changes no weight's shape); `resolve` adds `vocabulary_size` and `maximum_length`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from toolchain.errors import UsageError, unknown_name
+from toolchain.records import Workload
+from toolchain.space import Architecture, Axis, SearchSpace
+
+
+def _space(
+    name: str,
+    *,
+    attention: int,
+    embedding: tuple[int, ...],
+    encoder_depth: tuple[int, ...],
+    decoder_depth: tuple[int, ...],
+    ffn: tuple[int, ...],
+    heads: tuple[int, ...],
+    cross_layers: tuple[int, ...],
+) -> SearchSpace:
+    axes = (
+        Axis("encoder_embedding", embedding),
+        Axis("decoder_embedding", embedding),
+        Axis("encoder_depth", encoder_depth),
+        Axis("decoder_depth", decoder_depth),
+        Axis("encoder_ffn", ffn, per="encoder_depth"),
+        Axis("encoder_heads", heads, per="encoder_depth"),
+        Axis("decoder_ffn", ffn, per="decoder_depth"),
+        Axis("decoder_heads", heads, per="decoder_depth"),
+        Axis("cross_heads", heads, per="decoder_depth"),
+        Axis("cross_layers", cross_layers, per="decoder_depth"),
+    )
+    return SearchSpace(name, "translation", axes, {"width": embedding[-1], "attention": attention})
+
+
+SPACES: Mapping[str, SearchSpace] = {
+    space.name: space
+    for space in (
+        _space(
+            "tiny",
+            attention=96,
+            embedding=(48, 72, 96),
+            encoder_depth=(2,),
+            decoder_depth=(1, 2),
+            ffn=(48, 96, 192, 384),
+            heads=(2, 4),
+            cross_layers=(1, 2),
+        ),
+        _space(
+            "small",
+            attention=128,
+            embedding=(96, 128),
+            encoder_depth=(2, 3),
+            decoder_depth=(1, 2, 3),
+            ffn=(128, 256, 512),
+            heads=(2, 4),
+            cross_layers=(1, 2),
+        ),
+        # HAT's own, of its WMT and of its IWSLT models.
+        _space(
+            "hat-wmt",
+            attention=512,
+            embedding=(512, 640),
+            encoder_depth=(6,),
+            decoder_depth=(1, 2, 3, 4, 5, 6),
+            ffn=(1024, 2048, 3072),
+            heads=(4, 8),
+            cross_layers=(1, 2, 3),
+        ),
+        _space(
+            "hat-iwslt",
+            attention=512,
+            embedding=(512, 640),
+            encoder_depth=(6,),
+            decoder_depth=(1, 2, 3, 4, 5, 6),
+            ffn=(512, 1024, 2048),
+            heads=(2, 4),
+            cross_layers=(1, 2, 3),
+        ),
+    )
+}
+
+_NETWORK_AXES = ("encoder_embedding", "decoder_embedding", "encoder_depth", "decoder_depth")
+_LAYER_AXES = {
+    "encoder_ffn": "encoder_depth",
+    "encoder_heads": "encoder_depth",
+    "decoder_ffn": "decoder_depth",
+    "decoder_heads": "decoder_depth",
+    "cross_heads": "decoder_depth",
+    "cross_layers": "decoder_depth",
+}
+_HEADS = ("encoder_heads", "decoder_heads", "cross_heads")
+_DECLARED_SIZES = ("width", "attention")
+_RESOLVED_SIZES = ("vocabulary_size", "maximum_length")
+
+
+class EncoderLayer(NamedTuple):
+    """One encoder layer: heads of `attention / heads` each, and the feed-forward width."""
+
+    heads: int
+    ffn: int
+
+
+class DecoderLayer(NamedTuple):
+    """One decoder layer; `cross_layers` counts the encoder layers, from the last one down, that it attends to."""
+
+    heads: int
+    cross_heads: int
+    cross_layers: int
+    ffn: int
+
+
+def encoder_layers(architecture: Architecture) -> list[EncoderLayer]:
+    per_layer = zip(architecture.layers("encoder_heads"), architecture.layers("encoder_ffn"), strict=True)
+    return [EncoderLayer(heads, ffn) for heads, ffn in per_layer]
+
+
+def decoder_layers(architecture: Architecture) -> list[DecoderLayer]:
+    axes = ("decoder_heads", "cross_heads", "cross_layers", "decoder_ffn")
+    return [DecoderLayer(*sizes) for sizes in zip(*(architecture.layers(axis) for axis in axes), strict=True)]
+
+
+def check_space(space: SearchSpace) -> None:
+    """Raise UsageError, naming the axis or size, where a space does not describe translation models."""
+    _check_names(space)
+    for name in ("encoder_embedding", "decoder_embedding"):
+        if space.axis(name).choices[-1] > space.fixed["width"]:
+            raise UsageError(f"space {space.name!r}: a choice of {name!r} exceeds the width {space.fixed['width']}")
+    for name in _HEADS:
+        for heads in space.axis(name).choices:
+            if space.fixed["attention"] % heads:
+                raise UsageError(
+                    f"space {space.name!r}: {heads} {name!r} do not divide the attention width "
+                    f"{space.fixed['attention']}"
+                )
+    if space.axis("cross_layers").choices[-1] > space.axis("encoder_depth").choices[0]:
+        raise UsageError(
+            f"space {space.name!r}: 'cross_layers' reaches further back than the shallowest encoder has layers",
+            hint="choices of cross_layers must not exceed the least encoder_depth",
+        )
+
+
+def _check_names(space: SearchSpace) -> None:
+    """Exactly the axes and sizes of this family."""
+    axes = {axis.name for axis in space.axes}
+    known = (*_NETWORK_AXES, *_LAYER_AXES)
+    for name in sorted(axes - set(known)):
+        raise unknown_name(f"axis of the space {space.name!r}", name, known)
+    for name in sorted(space.fixed.keys() - set(_DECLARED_SIZES + _RESOLVED_SIZES)):
+        raise unknown_name(f"fixed size of the space {space.name!r}", name, _DECLARED_SIZES)
+    for name in known:
+        if name not in axes:
+            raise UsageError(f"space {space.name!r} lacks the axis {name!r}")
+        wanted = _LAYER_AXES.get(name)
+        if space.axis(name).per != wanted:
+            per = f"per = {wanted!r}" if wanted else "no `per`: it is one number for the network"
+            raise UsageError(f"space {space.name!r}: axis {name!r} must have {per}")
+    for name in _DECLARED_SIZES:
+        if space.fixed.get(name, 0) < 1:
+            raise UsageError(f"space {space.name!r} lacks the fixed size {name!r}, a whole number from 1")
+
+
+def resolve(space: SearchSpace, *, vocabulary_size: int, labels: int, maximum_length: int) -> SearchSpace:
+    """The space with the sizes that its data decides. Translation has no `labels`."""
+    if labels:
+        raise UsageError("a translation model has no labels", hint="labelled data needs --task classify")
+    check_space(space)
+    sizes = {"vocabulary_size": vocabulary_size, "maximum_length": maximum_length}
+    return msgspec.structs.replace(space, fixed=space.fixed | sizes)
+
+
+def parameters(space: SearchSpace, architecture: Architecture) -> int:
+    """The numbers in a materialized subnet: one word embedding serves both stacks and the output."""
+    encoder, decoder = architecture.number("encoder_embedding"), architecture.number("decoder_embedding")
+    attention = space.fixed["attention"]
+    total = space.fixed["vocabulary_size"] * max(encoder, decoder)
+    for layer in encoder_layers(architecture):
+        total += _attention(encoder, encoder, attention) + _feed_forward(encoder, layer.ffn) + 2 * 2 * encoder
+    for deep in decoder_layers(architecture):
+        total += _attention(decoder, decoder, attention) + _attention(decoder, encoder, attention)
+        total += _feed_forward(decoder, deep.ffn) + 3 * 2 * decoder
+    return total
+
+
+def _attention(width: int, read: int, attention: int) -> int:
+    return (width + 1) * attention + 2 * (read + 1) * attention + (attention + 1) * width
+
+
+def _feed_forward(width: int, ffn: int) -> int:
+    return (width + 1) * ffn + (ffn + 1) * width
+
+
+def features(space: SearchSpace, architecture: Architecture, workload: Workload) -> dict[str, float]:
+    """What translating takes, in millions of multiply-adds by kind of work: `sequence_length` tokens in, as many out.
+
+    The encoder runs once over all tokens; each token of the translation is one more step of the decoder.
+    """
+    tokens = workload.batch * workload.sequence_length
+    pairs = tokens * workload.sequence_length
+    encoder, decoder = architecture.number("encoder_embedding"), architecture.number("decoder_embedding")
+    attention, million = space.fixed["attention"], 1e-6
+    below, above = encoder_layers(architecture), decoder_layers(architecture)
+    return {
+        "pass": 1.0,
+        "encoder_layers": float(len(below)),
+        "decoder_steps": float(workload.sequence_length),
+        "decoder_layer_steps": float(workload.sequence_length * len(above)),
+        "encoder_dense": million * tokens * sum(4 * encoder * attention + 2 * encoder * one.ffn for one in below),
+        "encoder_attention": million * pairs * 2 * attention * len(below),
+        "decoder_dense": million * tokens * sum(6 * decoder * attention + 2 * decoder * one.ffn for one in above),
+        "cross_dense": million * tokens * sum(2 * encoder * attention * one.cross_layers for one in above),
+        "decoder_attention": million * pairs * sum(attention * (1 + 2 * one.cross_layers) for one in above),
+        "heads": float(sum(one.heads for one in below)),
+        "decoder_heads": float(workload.sequence_length * sum(one.heads + one.cross_heads for one in above)),
+        "output": million * tokens * decoder * space.fixed["vocabulary_size"],
+    }
