@@ -53,18 +53,18 @@ SPACES = {
         "gap",
         "translation",
         (
-            Axis("encoder_embedding", (48, 72, 96)),
-            Axis("decoder_embedding", (48, 72, 96)),
+            Axis("encoder_embedding", (24, 36, 48)),
+            Axis("decoder_embedding", (24, 36, 48)),
             Axis("encoder_depth", (2,)),
             Axis("decoder_depth", (1, 2)),
-            Axis("encoder_ffn", (48, 96, 192, 384), per="encoder_depth"),
+            Axis("encoder_ffn", (24, 48, 96, 192), per="encoder_depth"),
             Axis("encoder_heads", (2, 4), per="encoder_depth"),
-            Axis("decoder_ffn", (48, 96, 192, 384), per="decoder_depth"),
+            Axis("decoder_ffn", (24, 48, 96, 192), per="decoder_depth"),
             Axis("decoder_heads", (2, 4), per="decoder_depth"),
             Axis("cross_heads", (2, 4), per="decoder_depth"),
             Axis("cross_layers", (1, 2), per="decoder_depth"),
         ),
-        {"width": 96, "attention": 96},
+        {"width": 48, "attention": 48},
     ),
     "mlm": SearchSpace(
         "gap",
@@ -106,7 +106,7 @@ def main() -> None:
         learning_rate=options.learning_rate,
         warmup_updates=options.updates // 10,
         label_smoothing=0.1 if options.task == "translate" else 0.0,
-        distill=0.0,
+        dropout=0.0,
         evaluate_every=options.updates,
     )
     space = SPACES[options.task] if options.space is None else read_space(_family(options.task), options.space)
