@@ -20,6 +20,7 @@ from toolchain.text.hub import read_hub
 from toolchain.text.labelled import read_labelled
 from toolchain.text.masking import IGNORED, Masked, mask_tokens
 from toolchain.text.parallel import ParallelCorpus, read_parallel
+from toolchain.text.parallel_batches import TranslationBatches, source_batches, translation_evaluation_batches
 from toolchain.text.prose import read_prose
 from toolchain.text.reading import read_documents
 from toolchain.text.splitting import Part, Parts, SplitName, split_corpus
@@ -37,13 +38,10 @@ from toolchain.text.tokenizing import (
 )
 from toolchain.text.translation import (
     ParallelSplit,
-    TranslationBatches,
     prepare_translation,
     read_parallel_split,
     read_references,
-    source_batches,
     translation_digest,
-    translation_evaluation_batches,
 )
 
 __all__ = [

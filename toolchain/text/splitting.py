@@ -50,12 +50,12 @@ def split_corpus(corpus: Corpus, *, seed: int, by_group: bool = True, held_out: 
         share, limit = corpus.held_out_share, corpus.held_out_limit
         wanted = max(1, round(share * len(corpus.texts)))
         wanted = wanted if limit is None else min(wanted, limit)
-        test, validation, train = _deal(_shuffled_units(corpus, by_group, rng), (wanted, wanted))
+        test, validation, train = deal(_shuffled_units(corpus, by_group, rng), (wanted, wanted))
         parts = Parts(_part(corpus, train), _part(corpus, validation), _part(corpus, test))
     else:
         _check_alike(corpus, held_out)
         other = _with_labels_of(corpus, held_out)
-        test, rest, validation = _deal(_shuffled_units(other, by_group, rng), (len(other.texts) // 2, 0))
+        test, rest, validation = deal(_shuffled_units(other, by_group, rng), (len(other.texts) // 2, 0))
         seen, keys = set(same_item_keys(other)), same_item_keys(corpus)
         everything = [item for unit in _shuffled_units(corpus, by_group, rng) for item in unit]
         train = [item for item in everything if keys[item] not in seen]
@@ -82,7 +82,7 @@ def _shuffled_units(corpus: Corpus, by_group: bool, rng: np.random.Generator) ->
     ties: list[Sequence[object]] = [keys]
     if by_group and corpus.groups is not None:
         ties.append(corpus.groups)
-    roots = _connected(len(keys), ties)
+    roots = connected(len(keys), ties)
     units: dict[int, list[int]] = {}
     for item in order:
         units.setdefault(roots[item], []).append(item)
@@ -90,7 +90,7 @@ def _shuffled_units(corpus: Corpus, by_group: bool, rng: np.random.Generator) ->
     return [ordered[number] for number in rng.permutation(len(ordered))]
 
 
-def _connected(count: int, ties: Iterable[Sequence[object]]) -> list[int]:
+def connected(count: int, ties: Iterable[Sequence[object]]) -> list[int]:
     """For each item the representative of all it is tied to, directly or through others (disjoint sets)."""
     parent = list(range(count))
 
@@ -107,7 +107,7 @@ def _connected(count: int, ties: Iterable[Sequence[object]]) -> list[int]:
     return [root(item) for item in range(count)]
 
 
-def _deal(units: Iterable[list[int]], wanted: tuple[int, int]) -> tuple[list[int], list[int], list[int]]:
+def deal(units: Iterable[list[int]], wanted: tuple[int, int]) -> tuple[list[int], list[int], list[int]]:
     """Units in turn to the first of two piles that has room for the whole unit, else to the third."""
     piles: tuple[list[int], list[int], list[int]] = ([], [], [])
     for unit in units:
