@@ -148,13 +148,25 @@ def test_a_router_tells_apart_whatever_differs_anywhere(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_figures_of_a_mixture(kind: str) -> None:
-    """Entropy 1 for a uniform mix and less for any other; distance 0 for equal experts."""
-    router, linear, z = make_router(kind), MixedLinear(24, 20, tiny.mixture(kind), std=1.0), encodings(1)[0]
-    entropy, distance = mixture_state(router, linear, z, 24)
-    assert 0 < entropy < 1
-    assert distance > 0.1
+    """A uniform mix has entropy 1; a blind router no contrast; equal experts no distance; either, no difference."""
+    router, linear = make_router(kind), MixedLinear(24, 20, tiny.mixture(kind), std=1.0)
+    largest, smallest = (torch.tensor(SPACE.encode(one)) for one in (SPACE.largest(), SPACE.smallest()))
+    state = mixture_state(router, linear, largest, smallest)
+    assert 0 < state.router_entropy < 1
+    assert 0 < state.router_contrast < 1
+    assert state.expert_distance > 0.1
+    first, second = (linear.fold(24, 20, router(z, 24))[0] for z in (largest, smallest))
+    expected = float(((first - second).norm() / linear.weight.mean(0).norm()).detach())
+    assert state.weight_difference == pytest.approx(expected)
+    equal = MixedLinear(24, 20, tiny.mixture(kind), std=1.0)
+    with torch.no_grad():
+        equal.weight.copy_(linear.weight[:1].expand_as(linear.weight))
+    same = mixture_state(router, equal, largest, smallest)
+    assert same.router_contrast == pytest.approx(state.router_contrast)
+    assert (same.expert_distance, same.weight_difference) == pytest.approx((0, 0), abs=1e-6)
     with torch.no_grad():
         for parameter in router.mix.parameters():
             parameter.zero_()
-        linear.weight.copy_(linear.weight[:1].expand_as(linear.weight))
-    assert mixture_state(router, linear, z, 24) == (pytest.approx(1), pytest.approx(0, abs=1e-6))
+    blind = mixture_state(router, linear, largest, smallest)
+    assert blind.expert_distance == state.expert_distance
+    assert blind[:2] + blind[3:] == pytest.approx((1, 0, 0), abs=1e-6)

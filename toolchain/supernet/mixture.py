@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -77,14 +78,18 @@ class MixedLinear(nn.Module):
             raise ValueError("a mixture has at least one expert")
         return weight, bias
 
-    def copy_from(self, weight: Tensor, bias: Tensor) -> None:
-        """Make every expert `weight` and `bias`, plus noise that sums to zero over the experts."""
-        experts = self.weight.shape[0]
-        noise = torch.randn_like(self.weight) * (_PRETRAINED_NOISE * float(weight.std())) if experts > 1 else None
+    def copy_from(self, weight: Tensor, bias: Tensor, coefficients: Tensor | None) -> None:
+        """Make every expert `weight` and noise of its own, so that what `coefficients` mix is `weight` all the same.
+
+        From each expert's noise the mix of all noise is taken, so these coefficients may be any. Other coefficients c'
+        give a weight that is off by sum (c'_e - c_e) noise_e, and never by more than sqrt(2) noise.
+        """
         self.weight.copy_(weight.expand_as(self.weight))
         self.bias.copy_(bias.expand_as(self.bias))
-        if noise is not None:
-            self.weight.add_(noise - noise.mean(0))
+        if coefficients is not None:
+            noise = torch.randn_like(self.weight) * (_PRETRAINED_NOISE * float(weight.std(correction=0)))
+            share = coefficients.expand(self.weight.shape[1], self.weight.shape[0])
+            self.weight.add_(noise - torch.einsum("oe,eoi->oi", share, noise))
 
 
 def _expert_weights(experts: int, outputs: int, inputs: int, correlation: float, std: float) -> Tensor:
@@ -101,17 +106,37 @@ def _expert_weights(experts: int, outputs: int, inputs: int, correlation: float,
     return (common + own) * (std / uniform_std)
 
 
-def mixture_state(router: Router, linear: MixedLinear, z: Tensor, rows: int) -> tuple[float, float]:
-    """(entropy of the coefficients, distance between experts), both relative: 1 is uniform, 0 is equal experts.
+class MixtureState(NamedTuple):
+    """How the mixture of one weight fares, seen at the extremes of the space. All figures are relative.
 
-    The distance is the mean norm of (expert - mean expert) over the norm of the mean expert.
+    Attributes:
+        router_entropy: of the coefficients; 1 is a uniform mix, 0 one expert alone.
+        router_contrast: how far the coefficients of the two extremes are apart (total variation, 0 to 1).
+        expert_distance: the mean norm of (expert - mean expert) over the norm of the mean expert; 0 is equal experts.
+        weight_difference: the norm of (one extreme's mixed weight - the other's) over that of the mean expert: what
+            tells the mixture from plain sharing. It is 0 where the router is blind or the experts are equal.
     """
+
+    router_entropy: float
+    router_contrast: float
+    expert_distance: float
+    weight_difference: float
+
+
+def mixture_state(router: Router, linear: MixedLinear, largest: Tensor, smallest: Tensor) -> MixtureState:
+    """The state of one mixed weight; `largest` and `smallest` are the encodings of the extremes."""
+    rows, columns = linear.weight.shape[1:]
     with torch.no_grad():
-        coefficients = router(z, rows)
-        entropy = -(coefficients * coefficients.clamp_min(1e-12).log()).sum(-1).mean() / math.log(router.experts)
+        first, second = router(largest, rows), router(smallest, rows)
+        shares = torch.stack([first, second])
+        entropy = -(shares * shares.clamp_min(1e-12).log()).sum(-1).mean() / math.log(router.experts)
+        contrast = (first - second).abs().sum(-1).mean() / 2
         centre = linear.weight.mean(0)
-        distance = (linear.weight - centre).flatten(1).norm(dim=1).mean() / centre.norm().clamp_min(1e-12)
-    return float(entropy), float(distance)
+        size = centre.norm().clamp_min(1e-12)
+        distance = (linear.weight - centre).flatten(1).norm(dim=1).mean() / size
+        weights = [linear.fold(rows, columns, one)[0] for one in (first, second)]
+        difference = (weights[0] - weights[1]).norm() / size
+    return MixtureState(float(entropy), float(contrast), float(distance), float(difference))
 
 
 def mixture_warnings(curve: Sequence[TrainingPoint]) -> list[str]:

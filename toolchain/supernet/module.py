@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from toolchain.errors import IntegrityError, UsageError
 from toolchain.records import Mixture
 from toolchain.space import Architecture, SearchSpace
+from toolchain.supernet.sliced import mixture_means
 
 _PLAIN_SUBNETS_KEPT = 64
 
@@ -95,9 +96,9 @@ class Supernet(nn.Module, abc.ABC):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    @abc.abstractmethod
     def mixture_figures(self) -> dict[str, float]:
-        """How the mixture fares (see TrainingPoint.mixture); empty for plain sharing."""
+        """How the mixture fares, by the names of mixture.MixtureState; empty for plain sharing."""
+        return mixture_means(self, self.encoding(self.space.largest()), self.encoding(self.space.smallest()))
 
     def forward(self, batch: Batch, architecture: Architecture) -> Tensor:
         """Logits [batch, labels] of a classifier; [n, vocabulary] or [batch, sequence, vocabulary] of masked words."""
@@ -168,9 +169,6 @@ class Extracted(Supernet):
 
     def compile_subnet(self) -> None:
         self.subnet.compile(dynamic=True)
-
-    def mixture_figures(self) -> dict[str, float]:
-        return {}
 
 
 def _fill(subnet: Subnet, weights: Mapping[str, Tensor]) -> None:

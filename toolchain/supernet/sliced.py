@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from toolchain.records import Mixture
-from toolchain.supernet.mixture import MixedLinear, Router, expert_count, mixture_state
+from toolchain.supernet.mixture import MixedLinear, MixtureState, Router, expert_count, mixture_state
 
 PLAIN = Mixture(kind="plain", experts=1)
 
@@ -78,9 +78,13 @@ class MixedGroup(nn.Module):
             weights |= named(f"{prefix}.{name}", self.linear(name).fold(*sizes[name], coefficients))
         return weights
 
-    def copy_from(self, prefix: str, weights: Mapping[str, Tensor]) -> None:
-        for name in self.names:
-            self.linear(name).copy_from(weights[f"{prefix}.{name}.weight"], weights[f"{prefix}.{name}.bias"])
+    def copy_from(self, prefix: str, weights: Mapping[str, Tensor], z: Tensor) -> None:
+        """Take full-size plain weights; the routers' mix for the architecture of encoding `z` is exactly these."""
+        shapes = ((name, weights[f"{prefix}.{name}.weight"].shape) for name in self.names)
+        sizes = {name: (rows, columns) for name, (rows, columns) in shapes}
+        for name, coefficients in zip(self.names, self._coefficients(sizes, z), strict=True):
+            pair = weights[f"{prefix}.{name}.weight"], weights[f"{prefix}.{name}.bias"]
+            self.linear(name).copy_from(*pair, coefficients)
 
     def linear(self, name: str) -> MixedLinear:
         found = self.get_submodule(name)
@@ -88,11 +92,11 @@ class MixedGroup(nn.Module):
             raise TypeError(f"{name} is not mixed")
         return found
 
-    def states(self, z: Tensor) -> list[tuple[float, float]]:
-        """Of each linear map: the entropy of its coefficients and the distance between its experts."""
+    def states(self, largest: Tensor, smallest: Tensor) -> list[MixtureState]:
+        """Of each linear map, seen at the encodings of the extremes."""
         routers = list(self.routers) * (len(self.names) // max(1, len(self.routers)))
         return [
-            mixture_state(router, linear, z, linear.weight.shape[1])
+            mixture_state(router, linear, largest, smallest)
             for router, linear in zip(routers, map(self.linear, self.names), strict=False)
             if isinstance(router, Router)
         ]
@@ -105,13 +109,16 @@ class MixedGroup(nn.Module):
         return [router(z, sizes[name][0]) for router, name in zip(self.routers, self.names, strict=True)]
 
 
-def mixture_means(groups: list[MixedGroup], z: Tensor) -> dict[str, float]:
+def mixture_means(supernet: nn.Module, largest: Tensor, smallest: Tensor) -> dict[str, float]:
     """How the mixture of a supernet fares: the means over its mixed weights; empty where nothing is mixed."""
-    states = [state for group in groups for state in group.states(z)]
+    groups = [module for module in supernet.modules() if isinstance(module, MixedGroup)]
+    states = [state for group in groups for state in group.states(largest, smallest)]
     if not states:
         return {}
-    entropies, distances = zip(*states, strict=True)
-    return {"router_entropy": sum(entropies) / len(entropies), "expert_distance": sum(distances) / len(distances)}
+    return {
+        name: sum(values) / len(values)
+        for name, values in zip(MixtureState._fields, zip(*states, strict=True), strict=True)
+    }
 
 
 def xavier_std(outputs: int, inputs: int) -> float:

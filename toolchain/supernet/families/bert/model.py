@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from toolchain.errors import IntegrityError
+from toolchain.errors import IntegrityError, UsageError
 from toolchain.records import Mixture
 from toolchain.space import Architecture, SearchSpace
 from toolchain.supernet.families.bert.declare import Layer, embedding_width, layers, norm_epsilon
 from toolchain.supernet.module import Subnet, Supernet
-from toolchain.supernet.sliced import PLAIN, MixedGroup, SlicedLinear, SlicedNorm, mixture_means, named
+from toolchain.supernet.sliced import PLAIN, MixedGroup, SlicedLinear, SlicedNorm, named
 
 _MASKED = -10000.0
 """Added to attention scores of padding: finite in fp16 and int8, and zero after softmax."""
@@ -171,11 +171,16 @@ class EncoderSupernet(Supernet):
         return weights | self.head.fold("head.norm", embedding) | {"head.bias": cast("Tensor", self.head_bias)}
 
     def start_from(self, weights: Mapping[str, Tensor]) -> None:
-        """The largest subnet becomes the given model exactly: bottlenecks are identities, every expert is its weight.
+        """The largest subnet becomes the given model: bottlenecks are identities, every expert its weight and noise.
 
-        Experts that were equal would give the router no gradient and stay equal: each gets noise of its own, which sums
-        to zero over the experts, so that a uniform mix still is the model.
+        Experts that were equal would give the router no gradient and stay equal. The noise cancels in what the router
+        mixes for the largest subnet (see MixedLinear.copy_from).
         """
+        width = self.space.fixed["width"]
+        if any(layer.hidden != width for layer in layers(self.space, self.space.largest())):
+            raise UsageError(
+                "the space's widest layers are narrower than its backbone", hint=f"let them be {width} wide"
+            )
         own = {name: tensor.shape for name, tensor in self.fold(self.space.largest()).items()}
         given = {name: weight.shape for name, weight in weights.items()}
         if isinstance(self.head, SlicedLinear):  # the answers of a labelled task are learned from nothing
@@ -188,21 +193,18 @@ class EncoderSupernet(Supernet):
                 why=f"{wrong[0]}: {given.get(wrong[0])} where {own.get(wrong[0])} is wanted",
                 hint="its width, depth, heads and ffn must be the checkpoint's",
             )
+        z = self.encoding(self.space.largest())
         with torch.no_grad():
             self.word.copy_(weights["word.weight"])
             self.position.copy_(weights["position.weight"])
             self.norm.copy_from("norm", weights)
             for number, layer in enumerate(map(_super_layer, self.layers)):
-                layer.start_from(f"links.{number}", f"blocks.{number}", weights)
+                layer.start_from(f"links.{number}", f"blocks.{number}", weights, z)
             self.head_dense.copy_from("head.dense", weights)
             if isinstance(self.head, SlicedNorm):
                 self.head.copy_from("head.norm", weights)
             if self.head_bias is not None:
                 self.head_bias.copy_(weights["head.bias"])
-
-    def mixture_figures(self) -> dict[str, float]:
-        groups = [group for layer in self.layers for group in _super_layer(layer).groups()]
-        return mixture_means(groups, self.encoding(self.space.largest()))
 
 
 class _SuperLayer(nn.Module):
@@ -224,12 +226,12 @@ class _SuperLayer(nn.Module):
             | self.ffn_norm.fold(f"{name}.ffn_norm", size.hidden)
         )
 
-    def start_from(self, link: str, block: str, weights: Mapping[str, Tensor]) -> None:
+    def start_from(self, link: str, block: str, weights: Mapping[str, Tensor], z: Tensor) -> None:
         self.into.copy_from(link, weights)
         nn.init.eye_(self.out.weight)
         nn.init.zeros_(self.out.bias)
         for group in self.groups():
-            group.copy_from(block, weights)
+            group.copy_from(block, weights, z)
         self.attention_norm.copy_from(f"{block}.attention_norm", weights)
         self.ffn_norm.copy_from(f"{block}.ffn_norm", weights)
 

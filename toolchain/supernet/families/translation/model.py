@@ -17,7 +17,7 @@ from toolchain.records import Mixture
 from toolchain.space import Architecture, SearchSpace
 from toolchain.supernet.families.translation.declare import DecoderLayer, EncoderLayer, decoder_layers, encoder_layers
 from toolchain.supernet.module import Subnet, Supernet
-from toolchain.supernet.sliced import PLAIN, MixedGroup, SlicedNorm, mixture_means
+from toolchain.supernet.sliced import PLAIN, MixedGroup, SlicedNorm
 
 _MASKED = -10000.0
 """Added to attention scores of what may not be seen: finite in fp16 and int8, and zero after softmax."""
@@ -265,10 +265,6 @@ class TranslationSupernet(Supernet):
             above = cast("_SuperDecoderLayer", self.decoder[number])
             weights |= above.fold(f"decoder.{number}", decoder, encoder, attention, deep.ffn, z)
         return weights
-
-    def mixture_figures(self) -> dict[str, float]:
-        groups = [module for module in self.modules() if isinstance(module, MixedGroup)]
-        return mixture_means(groups, self.encoding(self.space.largest()))
 
 
 class _SuperEncoderLayer(nn.Module):
