@@ -180,10 +180,14 @@ class TrainingPoint(Record, frozen=True):
 
 
 class Origin(Record, frozen=True):
-    """What a run started from or learned from: in words, and the sha256 of its checkpoint or weights."""
+    """What a run started from or learned from: in words, and the sha256 of its checkpoint or weights.
+
+    `notes` say what was left out of it, or made anew.
+    """
 
     title: str
     sha256: str
+    notes: tuple[str, ...] = ()
 
 
 class CheckpointInfo(Stored, frozen=True):

@@ -18,14 +18,9 @@ from torch import Tensor
 from toolchain.errors import IntegrityError, MostoolError, UsageError
 from toolchain.space import Axis, SearchSpace
 from toolchain.supernet.families import declaration
+from toolchain.supernet.families.bert.checkpoint_folder import find_checkpoint
 from toolchain.supernet.families.bert.model import Encoder
-from toolchain.supernet.families.bert.pretrained import (
-    Pretrained,
-    check_fits,
-    find_checkpoint,
-    read_pretrained,
-    space_of,
-)
+from toolchain.supernet.families.bert.pretrained import Pretrained, check_fits, read_pretrained, space_of
 
 VOCABULARY, PLACES = 90, 24
 SIZES = {
@@ -393,7 +388,7 @@ def test_an_index_leads_nowhere_else(bert: Path, name: str) -> None:
 
 
 def test_a_config_too_large_is_refused(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolchain.supernet.families.bert.pretrained._LARGEST_JSON_BYTES", 100)
+    monkeypatch.setattr("toolchain.supernet.families.bert.checkpoint_folder._LARGEST_JSON_BYTES", 100)
     with pytest.raises(IntegrityError, match="too large"):
         read_pretrained(bert, rows_of(0))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from toolchain.cli.app import app, common
 from toolchain.cli.options import FILE, FOLDER, first_of_ranks, run_option, seed_option
@@ -17,7 +18,9 @@ from toolchain.cli.values import NOT_NEGATIVE, POSITIVE, SHARE
 if TYPE_CHECKING:
     from toolchain.pipeline.data import Source
     from toolchain.pipeline.runs import Run
+    from toolchain.pipeline.train import Start
     from toolchain.records import Mixture, Training
+    from toolchain.space import SearchSpace
     from toolchain.supernet.estimate import Estimate
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -139,6 +142,7 @@ def data_options(help_text: str) -> Callable[[F], F]:
     "checkpoint's]",
 )
 @click.option("--init", metavar="FOLDER|NAME", help="Start from a BERT or RoBERTa checkpoint in Hugging Face's format.")
+@click.option("--init-weights-only-pt", is_flag=True, help="Let --init read pytorch_model.bin; of it, tensors alone.")
 @click.option("--only", metavar="ARCH", help="Train this architecture alone: JSON, a file, smallest, middle, largest.")
 @click.option("--mixture", type=click.Choice(["plain", "layer", "neuron"]), default="neuron", show_default=True)
 @click.option("--experts", type=click.IntRange(2), help="Full-size weights behind a mixed one. [2]")
@@ -147,7 +151,13 @@ def data_options(help_text: str) -> Callable[[F], F]:
 @click.option("--recipe", type=click.Choice(["sandwich", "single-path"]), default="sandwich", show_default=True)
 @click.option("--distill", type=SHARE, default=0.0, show_default=True, help="Weight of the largest subnet's answers.")
 @click.option("--sequence-length", type=click.IntRange(8), default=64, show_default=True, help="Tokens, at most.")
-@click.option("--vocabulary-size", type=click.IntRange(64), default=8000, show_default=True, help="Tokens, at most.")
+@click.option(
+    "--vocabulary-size",
+    type=click.IntRange(64),
+    default=8000,
+    show_default=True,
+    help="Tokens, at most; with --init the checkpoint's are taken.",
+)
 @click.option("--batch-tokens", type=click.IntRange(0), help="Of translation: tokens a micro-batch. [2048]")
 @training_options(updates=1000, batch_size=64, learning_rate=1e-3, warmup=100, every=200)
 @click.option("--dry-run", is_flag=True, help="Say what it would take, and start nothing.")
@@ -167,7 +177,7 @@ def train(json: bool, quiet: bool, **options: Any) -> None:
     from toolchain.pipeline.train import Extras, train_supernet
 
     training = _training(options, _mixture(options))
-    space, start = _space(options, training)
+    space, training, start = _beginning(options, training)
     if options["dry_run"]:
         from toolchain.supernet.estimate import estimate
 
@@ -292,22 +302,27 @@ def _training(options: dict[str, Any], mixture: Mixture) -> Training:
         raise UsageError("the training settings do not fit", why=str(error), hint="see mostool train --help") from error
 
 
-def _space(options: dict[str, Any], training: Training) -> tuple[Any, Any]:
-    """The space that is meant, narrowed where one architecture is, and what to start from."""
+def _beginning(options: dict[str, Any], training: Training) -> tuple[SearchSpace, Training, Start | None]:
+    """The space that is meant, narrowed where one architecture is, the settings, and what to start from."""
+    from toolchain.errors import UsageError
     from toolchain.pipeline.train import read_only, read_space
 
     family = "translation" if training.task == "translate" else "bert"
-    given = options["space"]
-    start = None
+    given, start = options["space"], None
     if options["init"] is not None:
         from toolchain.pipeline.pretrained import read_start
 
-        space, start = read_start(options["init"], given, training)
+        if click.get_current_context().get_parameter_source("vocabulary_size") is ParameterSource.COMMANDLINE:
+            raise UsageError("with --init the vocabulary is the checkpoint's", hint="leave --vocabulary-size out")
+        pickled = options["init_weights_only_pt"]
+        space, training, start = read_start(options["init"], given, training, allow_pickle_import=pickled)
+    elif options["init_weights_only_pt"]:
+        raise UsageError("--init-weights-only-pt goes with --init", hint="add --init FOLDER, or leave it out")
     else:
         space = read_space(family, given or "small")
     if options["only"] is not None:
         space = space.narrowed(read_only(space, options["only"]))
-    return space, start
+    return space, training, start
 
 
 # -- what came out, in words -------------------------------------------------------------------------------------------
@@ -323,7 +338,7 @@ def _print_run(run: Run, *, json: bool, quiet: bool) -> None:
     subnets = f"{info.space.size():,} subnets" if info.space.point is None else f"the subnet {info.space.point.id}"
     lines = [
         f"{run.folder}: {info.updates_done} updates of {info.parameters:,} parameters, {subnets}",
-        *([f"started from {info.origin.title}"] if info.origin else []),
+        *([f"started from {'; '.join((info.origin.title, *info.origin.notes))}"] if info.origin else []),
         f"data: {'; '.join((info.data.title, *info.data.notes))}",
         *table(["subnet", next(iter(info.metrics.values())).metric.replace("_", " "), "loss"], rows),
         f"next: {_next(run)}",
