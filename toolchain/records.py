@@ -449,7 +449,11 @@ class BudgetOutcome(Record, frozen=True):
 
 
 class Manifest(Stored, frozen=True):
-    """What a bundle is, and the evidence for it."""
+    """What a bundle is, and the evidence for it.
+
+    `pairs`: it reads two texts at a time. `alone`: it was trained as the one architecture of its run, not inside a
+    supernet. `origin` and `teacher` are the run's: see CheckpointInfo.
+    """
 
     name: str
     task: Task
@@ -475,6 +479,10 @@ class Manifest(Stored, frozen=True):
     created_at: dt.datetime
     files: dict[str, str]
     versions: dict[str, str]
+    pairs: bool = False
+    alone: bool = False
+    origin: Origin | None = None
+    teacher: Origin | None = None
 
 
 class RunInfo(Stored, frozen=True):

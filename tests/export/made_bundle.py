@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import tiny
 import torch
@@ -39,22 +40,25 @@ def export(subnet: Subnet, path: Path, checks: Checks | None = None) -> Artifact
 
 
 class Ingredients:
-    """What `write_bundle` is given: a model for real text, so that the example can run."""
+    """What `write_bundle` is given: a model for real text (or pairs of it), so that the example can run."""
 
-    def __init__(self, folder: Path, labels: int = 3) -> None:
+    def __init__(self, folder: Path, labels: int = 3, *, pairs: bool = False) -> None:
         tokenizer = train_tokenizer(TEXTS, 80)
         space = declaration("bert").resolve(
             tiny.declared(), vocabulary_size=tokenizer.get_vocab_size(), labels=labels, maximum_length=LONGEST
         )
         subnet = tiny.supernet(space).materialize(space.middle())
-        ids = encode_texts(tokenizer, TEXTS, LONGEST).astype(np.int64)
+        ids = encode_texts(tokenizer, TEXTS, LONGEST, TEXTS[::-1] if pairs else None).astype(np.int64)
         self.checks = build_checks(subnet, ids[:8], padding=0)
         self.model = folder / "model.onnx"
         self.tokenizer = folder / "tokenizer.json"
         self.tokenizer.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
-        self.examples = TEXTS[:2] if labels else ["the [MASK] sees the sea ."]
+        self.examples: list[str | tuple[str, str]] = [*TEXTS[:2]] if labels else ["the [MASK] sees the sea ."]
+        if pairs:
+            self.examples = list(zip(TEXTS[:2], TEXTS[2:4], strict=True))
         self.artifact = export(subnet, self.model, self.checks)
-        self.manifest = make_manifest(self.artifact, labels, space.fixed["vocabulary_size"])
+        manifest = make_manifest(self.artifact, labels, space.fixed["vocabulary_size"])
+        self.manifest = msgspec.structs.replace(manifest, pairs=pairs)
 
 
 def make_manifest(artifact: Artifact, labels: int, vocabulary_size: int) -> Manifest:

@@ -15,7 +15,7 @@ from toolchain.export import check_parity, open_session, read_manifest, verify_f
 from toolchain.export.bundle import CHECKS_FILE, MANIFEST_FILE
 from toolchain.export.parity import load_checks
 from toolchain.files import sha256_file
-from toolchain.records import Manifest, write_record
+from toolchain.records import Manifest, Origin, Training, write_record
 
 from .made_bundle import Ingredients
 
@@ -116,6 +116,39 @@ def test_a_missed_budget_and_masked_words_are_said_too(ingredients: Ingredients,
     assert "none was set" in (tmp_path / "b" / "README.md").read_text()
 
 
+def test_a_supernet_s_subnet_says_how_it_was_trained(bundle: Path) -> None:
+    card = (bundle / "README.md").read_text()
+    assert "cut out of a Mixture-of-Supernets by mostool. It answers with one of 3 labels" in card
+    assert "- 1000 updates of a supernet, 64 items each" in card
+    assert "started from" not in card
+    assert "learned from the answers" not in card
+    assert '`python run_example.py "your text"`' in card
+
+
+def test_pairs_numbers_an_origin_and_a_teacher_are_said(ingredients: Ingredients, tmp_path: Path) -> None:
+    origin, teacher = Origin(title="abc of words", sha256="a" * 64), Origin(title="def of large", sha256="d" * 64)
+    training = Training(task="regress", updates=70, batch_size=8, accumulate=2, distill=0.25)
+    changes = {"task": "regress", "labels": (), "trivial_quality": None, "pairs": True, "alone": True}
+    write(ingredients, tmp_path / "b", training=training, origin=origin, teacher=teacher, **changes)
+    card = (tmp_path / "b" / "README.md").read_text()
+    for said in (
+        "trained as one architecture by mostool. It reads pairs of texts. It answers with a number.",
+        '`python run_example.py "first text" "second text"` (needs onnxruntime',
+        "- 70 updates of it alone, 16 items each",
+        "- started from abc of words (sha256 aaaaaaaaaaaa)",
+        "- learned from the answers of def of large (sha256 dddddddddddd), which weighed 25 %",
+    ):
+        assert said in card, said
+    assert "masked words" not in card
+    verify_files(tmp_path / "b", read_manifest(tmp_path / "b"))
+
+
+def test_pairs_are_kept_as_pairs_for_the_example(ingredients: Ingredients, tmp_path: Path) -> None:
+    files = (ingredients.model, ingredients.tokenizer, ingredients.checks)
+    write_bundle(tmp_path / "b", ingredients.manifest, *files, [("one", "other"), ("a", "b")])
+    assert json.loads((tmp_path / "b" / "examples.json").read_text()) == [["one", "other"], ["a", "b"]]
+
+
 # -- tampering -------------------------------------------------------------------------------------------------------
 
 
@@ -210,6 +243,11 @@ def test_tampering_is_noticed_and_named(bundle: Path, case: str) -> None:
         (("artifact", "architecture", "axes", "depth"), 99, "card"),
         (("artifact", "parity_max_abs_error"), 0.0, "card"),
         (("parity_tolerance",), 1.0, "card"),
+        (("task",), "regress", "card"),
+        (("pairs",), True, "card"),
+        (("alone",), True, "card"),
+        (("origin",), {"title": "a better one", "sha256": "0"}, "card"),
+        (("training", "updates"), 10**6, "card"),
         (("artifact", "parameters"), 1, "card"),
         (("artifact", "size_bytes"), 1, "the model's size"),
     ],

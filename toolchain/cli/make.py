@@ -71,7 +71,8 @@ def profile(json: bool, quiet: bool, **options: Any) -> None:
     ]
     if done.predictor is not None:
         lines += error_in_words(done.predictor)
-    lines.append(f"next: mostool search --latency TIME{on_run(options['run'])}")
+    following = "search --latency TIME" if run.info.space.point is None else "export"
+    lines.append(f"next: mostool {following}{on_run(options['run'])}")
     data = {
         "table": str(done.folder),
         "measured_now": done.measured_now,

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from toolchain.cli.app import app, common
-from toolchain.cli.options import FILE, FOLDER, first_of_ranks, run_option, seed_option
+from toolchain.cli.options import FILE, FOLDER, first_of_ranks, seed_option
 from toolchain.cli.output import ProgressPrinter, mib, percent, plain, print_result, table
 from toolchain.cli.recipes import config_option
 from toolchain.cli.values import NOT_NEGATIVE, POSITIVE, SHARE
@@ -200,7 +200,7 @@ def train(json: bool, quiet: bool, **options: Any) -> None:
 
 
 @app.command(cls=FilesAfterData)
-@run_option
+@click.option("--run", type=FOLDER, help="A run's folder or its name in runs/. [the newest of many subnets]")
 @click.option("--arch", help="The subnet: JSON, a file, an id, smallest, largest, winner. [winner]")
 @click.option("--task", type=click.Choice(["classify", "regress"]), help="What --data is. [classify]")
 @data_options(
@@ -220,36 +220,38 @@ def finetune(json: bool, quiet: bool, **options: Any) -> None:
     mostool finetune --arch largest --data mrpc.tsv --out runs/mrpc
     mostool finetune --arch winner --data reviews.tsv --teacher runs/reviews-large
     """
-    from toolchain.pipeline.finetune import ALONE, read_teacher
+    from toolchain.pipeline.data import NOT_WITHOUT_DATA, refuse_idle
+    from toolchain.pipeline.finetune import ALONE, find_supernet, read_teacher
     from toolchain.pipeline.finetune import finetune as finetune_subnet
     from toolchain.pipeline.project import Project
     from toolchain.pipeline.runs import Run
 
+    source = _source(options)
+    if not source.data:
+        refuse_idle(source, "goes with --data", NOT_WITHOUT_DATA)
     project = Project(Path())
-    run = Run(project.find_run(options["run"]))
-    parent = run.info.training
+    run = Run(find_supernet(project, options["run"]))
+    parent, longest = run.info.training, run.info.space.fixed["maximum_length"]
+    usual = {
+        "task": "classify" if source.data else parent.task,
+        "sequence_length": longest if source.data else parent.sequence_length,
+        "distill": 0.5 if options["teacher"] else 0.0,
+    }
+    options |= {name: value for name, value in usual.items() if options[name] is None}
+    options |= {"vocabulary_size": parent.vocabulary_size, "batch_tokens": parent.batch_tokens}
+    training = _training(options, ALONE)
     teacher = None
     if options["teacher"] is not None:
         name, _, arch = options["teacher"].partition(":")
         teaching = Run(project.find_run(Path(name)))
-        teacher = read_teacher(teaching, teaching.read_architecture(arch or "largest"), run)
-    if options["distill"] is None:
-        options["distill"] = 0.5 if teacher else 0.0
-    fresh_data = bool(options["data"])
-    options["task"] = options["task"] or ("classify" if fresh_data else parent.task)
-    options["sequence_length"] = options["sequence_length"] or (
-        min(run.info.space.fixed["maximum_length"], 64 if fresh_data else 10**9)
-    )
-    options["vocabulary_size"] = parent.vocabulary_size
-    options["batch_tokens"] = parent.batch_tokens
-    training = _training(options, ALONE)
+        teacher = read_teacher(teaching, teaching.read_architecture(arch or "largest"), run, training)
     with ProgressPrinter(quiet=quiet) as listener:
         made = finetune_subnet(
             project,
             run,
             run.read_architecture(options["arch"] or "winner"),
             training,
-            source=_source(options) if fresh_data else None,
+            source=source if source.data else None,
             teacher=teacher,
             track=options["track"],
             compiled=options["compile"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -23,7 +24,12 @@ _EXAMPLE_FILE = "run_example.py"
 
 
 def write_bundle(
-    folder: Path, manifest: Manifest, model: Path, tokenizer: Path, checks: Checks, examples: list[str]
+    folder: Path,
+    manifest: Manifest,
+    model: Path,
+    tokenizer: Path,
+    checks: Checks,
+    examples: Sequence[str | tuple[str, str]],
 ) -> Manifest:
     """Build the bundle beside `folder` and put it in place when it is whole; a bundle that stood there is replaced.
 
@@ -31,7 +37,7 @@ def write_bundle(
 
     Args:
         manifest: complete but for `files`, which is filled here.
-        examples: texts for the example to run on when it is given none.
+        examples: texts, or pairs of them, for the example to run on when it is given none.
 
     Raises:
         UsageError: `folder` holds something that is not a bundle.

@@ -10,11 +10,6 @@ def render_card(manifest: Manifest) -> str:
     artifact, latency = manifest.artifact, manifest.latency
     environment, workload, data = manifest.environment, manifest.workload, manifest.data
     axes = "\n".join(f"- {name}: {_entries(value)}" for name, value in artifact.architecture.axes.items())
-    labels = (
-        f"It answers with one of {len(manifest.labels)} labels: {', '.join(manifest.labels)}."
-        if manifest.labels
-        else "It fills in masked words."
-    )
     spread = f" ± {100 * latency.half_width_s / latency.median_s:.2f} %" if latency.median_s > 0 else ""
     p99 = f"; p99 {_ms(latency.p99_s)}" if latency.p99_s is not None else ""
     parity = "not stated" if artifact.parity_max_abs_error is None else f"{artifact.parity_max_abs_error:.1e}"
@@ -28,10 +23,11 @@ def render_card(manifest: Manifest) -> str:
     notes = "".join(f"- {note}\n" for note in data.notes)
     return f"""# {manifest.name}
 
-A Transformer encoder, cut out of a Mixture-of-Supernets by mostool. {labels}
+{_what(manifest)}
 
 ## Use
-`python run_example.py "your text"` (needs onnxruntime, numpy and tokenizers). `mostool verify .` checks this folder.
+`python run_example.py {'"first text" "second text"' if manifest.pairs else '"your text"'}` (needs onnxruntime, numpy \
+and tokenizers). `mostool verify .` checks this folder.
 Inputs `input_ids` and `attention_mask`, int64 [batch, sequence], at most {manifest.maximum_length} tokens;
 output `logits`.
 
@@ -53,12 +49,42 @@ Its answers differ from those of the module it was made from by {parity} at most
 ## Architecture {artifact.architecture.id}
 {axes}
 
+## Training
+{_training(manifest)}
+
 ## Data
 {data.title}: {data.train} training, {data.validation} validation, {data.test} test items.
 {notes}
 The data's own licence holds for what was learned from it; mostool does not know it. Not checked: fairness, safety, or
 any use but the task above.
 """
+
+
+def _what(manifest: Manifest) -> str:
+    """What kind of model it is, what it reads and what it answers with."""
+    made = "trained as one architecture" if manifest.alone else "cut out of a Mixture-of-Supernets"
+    reads = " It reads pairs of texts." if manifest.pairs else ""
+    if manifest.task == "regress":
+        answers = "It answers with a number."
+    elif manifest.labels:
+        answers = f"It answers with one of {len(manifest.labels)} labels: {', '.join(manifest.labels)}."
+    else:
+        answers = "It fills in masked words."
+    return f"A Transformer encoder, {made} by mostool.{reads} {answers}"
+
+
+def _training(manifest: Manifest) -> str:
+    """How its weights came to be: on its own or inside a supernet, from what start, and taught by whom."""
+    training, origin, teacher = manifest.training, manifest.origin, manifest.teacher
+    what = "it alone" if manifest.alone else "a supernet"
+    items = training.batch_size * training.accumulate
+    said = [f"- {training.updates} updates of {what}, {items} items each"]
+    if origin is not None:
+        said.append(f"- started from {origin.title} (sha256 {origin.sha256[:12]})")
+    if teacher is not None:
+        weight = f"which weighed {100 * training.distill:.0f} %"
+        said.append(f"- learned from the answers of {teacher.title} (sha256 {teacher.sha256[:12]}), {weight}")
+    return "\n".join(said)
 
 
 def _budget(outcome: BudgetOutcome) -> str:

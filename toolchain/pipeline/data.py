@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +22,14 @@ HUB = "hf:"
 """`hf:glue/mrpc` as `--data` is a name of the `datasets` library."""
 
 
+COLUMNS = ("text_column", "label_column", "second_column")
+NOT_WITHOUT_DATA = ("validation", *COLUMNS)
+"""What of a Source says nothing where there are no labelled data, or no data at all."""
+
+_MOST_NUMBERS = 20
+"""More labels than this that are numbers, and not whole ones, are no classes."""
+
+
 class Source(NamedTuple):
     """Where the text comes from: files or folders, or (none given) the prose of this machine's own Python."""
 
@@ -32,10 +41,11 @@ class Source(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """Text that was read: what it will be called when prepared, and how to prepare it in a folder."""
+    """Text that was read: what it will be called when prepared, how to prepare it in a folder, and its labels."""
 
     digest: str
     prepare: Callable[[Path, ProgressListener], Data]
+    labels: tuple[str, ...] = ()
 
 
 def read_source(
@@ -61,7 +71,8 @@ def read_source(
     def prepare(folder: Path, listener: ProgressListener) -> Data:
         return text.prepare(corpus, folder=folder, listener=listener, **settings)
 
-    return Reading(text.data_digest(corpus, **settings), prepare)
+    labels = corpus.label_names if training.task == "classify" else ()
+    return Reading(text.data_digest(corpus, **settings), prepare, labels)
 
 
 def outputs_of(task: Task, data: Data) -> int:
@@ -85,7 +96,7 @@ def held_out_batches(
 
 
 def _read_translation(source: Source, training: Training) -> Reading:
-    _refuse_idle(source, "goes with labelled data", ("text_column", "label_column", "second_column"))
+    refuse_idle(source, "goes with labelled data", COLUMNS)
     if not source.data:
         raise UsageError(
             "a translation needs pairs of texts",
@@ -114,23 +125,51 @@ def _read_translation(source: Source, training: Training) -> Reading:
 
 def _read_texts(source: Source, task: Task, listener: ProgressListener) -> tuple[text.Corpus, text.Corpus | None]:
     if not source.data:
-        _refuse_idle(source, "goes with --data", ("validation", "text_column", "label_column", "second_column"))
+        refuse_idle(source, "goes with --data", NOT_WITHOUT_DATA)
         return text.read_prose(listener), None
     if task == "mlm":
-        _refuse_idle(source, "goes with labelled data", ("text_column", "label_column", "second_column"))
+        refuse_idle(source, "goes with labelled data", COLUMNS)
         return text.read_documents(source.data), text.read_documents(source.validation) if source.validation else None
+    corpus, held_out = _read_labelled(source, listener, numeric=task == "regress")
+    _refuse_numbers(corpus)
+    return corpus, held_out
+
+
+def _read_labelled(
+    source: Source, listener: ProgressListener, *, numeric: bool
+) -> tuple[text.Corpus, text.Corpus | None]:
     columns = (source.text_column, source.label_column, source.second_column)
-    numeric = task == "regress"
     name = str(source.data[0])
     if name.startswith(HUB):
         if source.validation or len(source.data) > 1:
             raise UsageError(f"--data {name} brings its own held-out data", hint="leave the other files out")
-        return text.read_hub(name, *columns, numeric=numeric)
+        return text.read_hub(name, *columns, numeric=numeric, listener=listener)
     held_out = text.read_labelled(source.validation, *columns, numeric=numeric) if source.validation else None
     return text.read_labelled(source.data, *columns, numeric=numeric), held_out
 
 
-def _refuse_idle(source: Source, rule: str, names: Sequence[str]) -> None:
+def _refuse_numbers(corpus: text.Corpus) -> None:
+    """Many labels, all numbers and not all of them whole, are measurements that were taken for names."""
+    numbers = [_number(name) for name in corpus.label_names]
+    found = [number for number in numbers if number is not None]
+    whole = all(number.is_integer() for number in found)
+    if len(numbers) > _MOST_NUMBERS and len(found) == len(numbers) and not whole:
+        raise UsageError(
+            f"the labels of {corpus.title} are {len(numbers)} different numbers",
+            why="classification takes them for names, with no order and nothing between them",
+            hint="--task regress learns numbers; --label-column names another column",
+        )
+
+
+def _number(name: str) -> float | None:
+    try:
+        value = float(name)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def refuse_idle(source: Source, rule: str, names: Sequence[str]) -> None:
     """An option that would be read by nobody is a mistake."""
     flags = {
         "validation": "--valid",

@@ -94,6 +94,7 @@ def export(
         listener(Progress("export", 3, _STEPS, "quality of the file"))
         quality = run.quality(exporting.predictor(model, target.runtime.options), "test")
         listener(Progress("export", 4, _STEPS, "bundle"))
+        examples = example_texts(run)
         manifest = Manifest(
             name=folder.name,
             task=run.info.training.task,
@@ -123,9 +124,13 @@ def export(
             created_at=now(),
             files={},
             versions=versions(),
+            pairs=any(isinstance(example, tuple) for example in examples),
+            alone=run.info.space.point is not None,
+            origin=run.info.origin,
+            teacher=run.info.teacher,
         )
         tokenizer = run.data_folder / "tokenizer.json"
-        manifest = exporting.write_bundle(folder, manifest, model, tokenizer, checks, example_texts(run))
+        manifest = exporting.write_bundle(folder, manifest, model, tokenizer, checks, examples)
     listener(Progress("export", _STEPS, _STEPS))
     unjudged = [budget for budget in budgets if budget not in [outcome.budget for outcome in manifest.budgets]]
     return Exported(folder, manifest, [*_warnings(manifest), *_not_judged(unjudged, target, workload)])

@@ -52,15 +52,23 @@ class Project(NamedTuple):
             if not folder.is_dir():
                 raise UsageError(f"there is no run {run}", hint=f"runs here: {', '.join(self._run_names()) or 'none'}")
         else:
-            finished = [path for path in self.runs.glob(f"*/{CHECKPOINT_FILE}") if _current(path.parent)]
-            if not finished:
-                raise UsageError(f"there is no trained run in {self.runs}", hint="train one first: mostool train")
-            folder = max(finished, key=lambda path: (path.stat().st_mtime_ns, path)).parent
+            folder = self.find_runs()[0]
         if not (folder / CHECKPOINT_FILE).exists():
             raise UsageError(
                 f"the run {folder} is not finished", hint="the command that trains it goes on where it was"
             )
         return folder
+
+    def find_runs(self) -> list[Path]:
+        """The folders of the finished runs in runs/, newest first.
+
+        Raises:
+            UsageError: there is none.
+        """
+        finished = [path for path in self.runs.glob(f"*/{CHECKPOINT_FILE}") if _current(path.parent)]
+        if not finished:
+            raise UsageError(f"there is no trained run in {self.runs}", hint="train one first: mostool train")
+        return [path.parent for path in sorted(finished, key=lambda path: (path.stat().st_mtime_ns, path))[::-1]]
 
     def find_table(self, device: str | None, space: SearchSpace, workload: Workload | None = None) -> Path | None:
         """The latency table of this space that was profiled last, on that device and workload or on any; or None.

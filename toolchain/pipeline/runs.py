@@ -183,15 +183,15 @@ def _is_file(given: str) -> bool:
     return False
 
 
-def example_texts(run: Run) -> list[str]:
-    """A few test sentences; for masked words, each with one word hidden."""
-    sentences = [example.text for example in text.read_examples(run.data_folder)]
+def example_texts(run: Run) -> list[str | tuple[str, str]]:
+    """A few test sentences or pairs of them; for masked words, each with one word hidden."""
+    examples = text.read_examples(run.data_folder)
     if run.info.training.task != "mlm":
-        return sentences
+        return [one.text if one.second is None else (one.text, one.second) for one in examples]
     tokenizer, longest = text.read_tokenizer(run.data_folder), run.info.space.fixed["maximum_length"]
-    hidden = []
-    for sentence in sentences:
-        words = sentence.split()
+    hidden: list[str | tuple[str, str]] = []
+    for example in examples:
+        words = example.text.split()
         place = len(words) // 2
         while place and len(tokenizer.encode(" ".join(words[:place])).ids) > longest // 2:
             place //= 2  # a hidden word the model does not get to see would show nothing

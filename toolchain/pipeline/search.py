@@ -72,6 +72,11 @@ def search(
         UsageError: a latency budget without a latency table.
     """
     started_at, space = now(), run.info.space
+    if space.point is not None:
+        raise UsageError(
+            f"{run.folder} holds one subnet, there is nothing to search",
+            hint="ship it with mostool export, or name a supernet's run with --run",
+        )
     predictor, predictor_sha256 = _predictor(project, space, device, workload, budgets)
     target = predictor.target if predictor else None
     costs = _costs(run, predictor)

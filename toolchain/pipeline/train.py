@@ -178,6 +178,7 @@ def train_read(
     try:
         heard = listener if ranks.first else silent
         reading = read(heard)
+        _check_labels(reading, extras.teacher)
         digest = _digest(space, training, reading, extras)
         folder = out or project.runs / f"{space.family}-{training.task}-{digest[:6]}"
         with _held(folder, digest, fresh=fresh) if ranks.first else contextlib.nullcontext():
@@ -213,6 +214,17 @@ def _check(space: SearchSpace, training: Training, extras: Extras) -> None:
         )
     if training.batch_tokens and not translation:
         raise UsageError("--batch-tokens is for translation", hint="use --batch-size")
+
+
+def _check_labels(reading: Reading, teacher: Teacher | None) -> None:
+    """A teacher answers with its own labels, in its own order."""
+    if teacher is not None and teacher.labels != reading.labels:
+        theirs, ours = (", ".join(labels[:10]) or "none" for labels in (teacher.labels, reading.labels))
+        raise UsageError(
+            "the teacher knows other labels than the data",
+            why=f"its labels: {theirs}; the data's: {ours}",
+            hint="fine-tune the teacher on the same data first",
+        )
 
 
 def _digest(space: SearchSpace, training: Training, reading: Reading, extras: Extras) -> str:
@@ -256,8 +268,6 @@ def _train(
         labels=outputs_of(training.task, data),
         maximum_length=max(training.sequence_length, space.fixed.get("maximum_length", 0)),
     )
-    if extras.teacher is not None and extras.teacher.labels != data.labels:
-        raise UsageError("the teacher knows other labels than the data", why=", ".join(extras.teacher.labels))
     looked_at = held_out_batches(data_folder, "validation", training.task, vocabulary_size, whole=False)
 
     def validate(supernet: Supernet, architecture: Architecture) -> Quality:

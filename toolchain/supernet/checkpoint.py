@@ -43,18 +43,24 @@ def load_tensors(folder: Path, name: str, sha256: str) -> dict[str, Tensor]:
         raise IntegrityError(f"{path} is not a safetensors file", why=str(error)) from error
 
 
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """What a module's weights are, each once: a word embedding that also answers has one name."""
+    once = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
+    return {name: tensor for name, tensor in module.state_dict().items() if name in once}
+
+
 def load_weights(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
     """Fill `module` with `tensors`; every name, shape and kind of number must fit.
 
     Raises:
         IntegrityError: tensors of another model, or numbers that are not finite.
     """
-    given, own = ({name: (one.shape, one.dtype) for name, one in of.items()} for of in (tensors, module.state_dict()))
+    given, own = ({name: (one.shape, one.dtype) for name, one in of.items()} for of in (tensors, tensors_of(module)))
     if given != own:
         raise IntegrityError(f"{where} holds the weights of another model", hint="is it the checkpoint of this run?")
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise IntegrityError(f"{where} holds numbers that are not finite", hint="train again from an earlier state")
-    module.load_state_dict(tensors)
+    module.load_state_dict(tensors, strict=False)  # the second name of a shared one is not in the file
 
 
 def load_supernet(info: CheckpointInfo, folder: Path) -> Supernet:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from toolchain.errors import IntegrityError, UsageError
 from toolchain.records import Stored, TrainingPoint, read_record, write_record
-from toolchain.supernet.checkpoint import load_tensors, load_weights, save_tensors
+from toolchain.supernet.checkpoint import load_tensors, load_weights, save_tensors, tensors_of
 from toolchain.supernet.module import Supernet
 
 STATE_FILE = "training.json"
@@ -46,7 +46,7 @@ def save_state(
         seconds=seconds,
         curve=tuple(curve),
         weights=weights,
-        weights_sha256=save_tensors(supernet.state_dict(), folder / weights),
+        weights_sha256=save_tensors(tensors_of(supernet), folder / weights),
         optimizer=moments,
         optimizer_sha256=save_tensors(_optimizer_tensors(optimizer), folder / moments),
     )
