@@ -26,7 +26,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["serach"], "'serach'", "did you mean search?"),
         (["devices", "lst"], "'lst'", "did you mean list?"),
         (["search", "--latencyy", "5ms"], "'--latencyy'", "did you mean --latency?"),
-        (["train", "--data", "data.tsv", "--family", "bret"], "'bret'", "did you mean bert?"),
+        (["train", "--data", "data.tsv", "--family", "bert"], "--family", "the task decides the family"),
+        (["train", "--task", "translate", "--family=translation"], "--family", "the task decides the family"),
+        (["train", "--familly", "bert"], "'--familly'", "known: "),
+        (["train", "--config", "laptop-clasify", "--dry-run"], "'laptop-clasify'", "did you mean laptop-classify?"),
         (["train", "--data", "data.tsv", "--space", "tinny"], "'tinny'", "did you mean tiny?"),
         (["profile", "--device", "quik"], "'quik'", "did you mean quick?"),
         (["search", "--device", "quik"], "'quik'", "did you mean quick?"),
@@ -152,7 +155,9 @@ def test_masked_words_need_text(inputs: Path) -> None:
         (["--valid", "data.tsv"], "--valid goes with --data"),
         (["--text-column", "sentence"], "--text-column goes with --data"),
         (["--label-column", "label"], "--label-column goes with --data"),
-        (["--task", "mlm", "--data", "text.txt", "--label-column", "x"], "--label-column goes with --task classify"),
+        (["--task", "mlm", "--data", "text.txt", "--label-column", "x"], "--label-column goes with labelled data"),
+        (["--task", "mlm", "--data", "text.txt", "--second-column", "x"], "--second-column goes with labelled data"),
+        (["--second-column", "label"], "--second-column goes with --data"),
         (["--data", "data.tsv", "--label-column", "labell"], "'labell'"),
         (["--data", "data.tsv", "--data", "./data.tsv"], "given twice"),
     ],
@@ -175,7 +180,8 @@ SPACE = Path("space.toml")
         ("choices = [1, 2]", "choices = [2, 1]", "rising order"),
         ("choices = [8, 16, 32]", "choices = [8, 16, 64]", "exceeds the width 32"),
         ("width = 32", 'width = "wide"', "is not a valid space"),
-        ('family = "bert"', 'family = "gpt"', "--family gpt"),
+        ('family = "bert"', 'family = "gpt"', "the families are bert, translation"),
+        ('family = "bert"', 'family = "translation"', "--task translate goes with it"),
         ('name = "made"', 'name = "../made"', "letters, digits"),
         ('name = "made"', 'name = ""', "letters, digits"),
         ('name = "made"', 'name = "made', "is not a valid space"),
@@ -204,6 +210,13 @@ def test_a_file_that_is_no_space_or_is_not_there(inputs: Path) -> None:
     refused(call(inputs, "train", "--data", "data.tsv", "--space", "data.tsv"), 2, "is not a valid space")
     refused(call(inputs, "train", "--data", "data.tsv", "--space", "no/space.toml"), 2, "there is no file")
     refused(call(inputs, "train", "--data", "data.tsv", "--space", "targets"), 2, "targets")
+
+
+def test_a_shipped_space_of_another_family_names_the_task_it_goes_with(inputs: Path) -> None:
+    for task, space, fitting in (("mlm", "hat-wmt", "translate"), ("translate", "supershaper", "classify")):
+        arguments = ("train", "--task", task, "--data", "text.txt", "--space", space)
+        refused(call(inputs, *arguments), 2, f"{space} is a space of family", f"--task {fitting}")
+    assert not (inputs / "runs").exists()
 
 
 def test_a_device_file_that_is_wrong_is_named(project: Path) -> None:

@@ -21,6 +21,9 @@ from toolchain.cli.app import app
 from toolchain.cli.output import print_failure
 from toolchain.errors import MostoolError, UsageError, unknown_name
 
+_GONE = {"--family": "leave it out: the task decides the family (--task translate, or classify, regress, mlm)"}
+"""Options of earlier versions, and what to do in their place."""
+
 
 class _InterruptedError(MostoolError):
     """Ctrl-C or SIGTERM."""
@@ -91,6 +94,8 @@ def _usage(error: click.ClickException) -> UsageError:
     """click's complaint in our words, with the nearest name where one was misspelled."""
     context = error.ctx if isinstance(error, click.UsageError) else None
     if isinstance(error, click.NoSuchOption) and context is not None:
+        if error.option_name in _GONE:
+            return UsageError(f"there is no option {error.option_name}", hint=_GONE[error.option_name])
         known = [name for parameter in context.command.params for name in parameter.opts]
         return unknown_name("option", error.option_name, known)
     command = f"{context.command_path} --help" if context else "mostool --help"

@@ -8,7 +8,7 @@ import click
 
 from toolchain.cli.options import FILE
 from toolchain.cli.settings import read_options
-from toolchain.errors import unknown_name
+from toolchain.errors import UsageError, unknown_name
 
 FOLDER = Path(__file__).resolve().parents[1] / "recipes"
 
@@ -23,9 +23,14 @@ def _take(context: click.Context, _: click.Parameter, given: Path | None) -> Pat
     if given is not None:
         recipes = find_recipes()
         path = given if given.is_file() else recipes.get(str(given))
+        if path is None and (given.suffix or given.name != str(given)):
+            raise UsageError(f"there is no file {given}", hint=f"check the path, or name one: {', '.join(recipes)}")
         if path is None:
             raise unknown_name("recipe", str(given), recipes)
-        context.default_map = {**(context.default_map or {}), **read_options(path, context.command)}
+        found = read_options(path, context.command)
+        if "config" in found:
+            raise UsageError(f"{path} names another file of options", hint="leave `config` out of it: one file is read")
+        context.default_map = {**(context.default_map or {}), **found}
     return given
 
 

@@ -31,7 +31,7 @@ from toolchain.records import (
     write_record,
 )
 from toolchain.space import Architecture, SearchSpace
-from toolchain.supernet.families import declaration
+from toolchain.supernet.families import declaration, find_families
 from toolchain.supernet.inference import supernet_predictor
 from toolchain.supernet.mixture import mixture_warnings
 from toolchain.supernet.module import Batch, Supernet
@@ -85,6 +85,9 @@ def read_space(family: str, given: str) -> SearchSpace:
         return declared.SPACES[given]
     path = Path(given)
     if not path.is_file():
+        for other in find_families():
+            if given in declaration(other).SPACES:
+                raise _of_other_family(given, other)
         if path.name != given or path.suffix:
             raise UsageError(
                 f"there is no file {given}", hint=f"check the path, or name one: {_names(declared.SPACES)}"
@@ -99,13 +102,19 @@ def read_space(family: str, given: str) -> SearchSpace:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise UsageError(f"{path} is not a valid space", why=str(error), hint="the README shows one") from error
     if space.family != family:
-        raise UsageError(f"{path} is a space of family {space.family!r}", hint=f"add --family {space.family}")
+        raise _of_other_family(str(path), space.family)
     if not _PLAIN_NAME.fullmatch(space.name):
         raise UsageError(
             f"{path} names its space {space.name!r}", hint="letters, digits, - and _ only: folders are named after it"
         )
     declared.check_space(space)
     return space
+
+
+def _of_other_family(what: str, family: str) -> UsageError:
+    tasks = {"translation": "--task translate goes with it", "bert": "--task classify, regress or mlm goes with it"}
+    hint = tasks.get(family, f"the families are {_names(tasks)}")
+    return UsageError(f"{what} is a space of family {family!r}, which is not that of the task", hint=hint)
 
 
 def read_only(space: SearchSpace, given: str) -> Architecture:

@@ -8,7 +8,6 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from toolchain import text
-from toolchain.pipeline.data import held_out_batches
 from toolchain.pipeline.runs import Run, SplitName
 from toolchain.progress import Progress, ProgressListener, silent
 from toolchain.records import Quality
@@ -65,7 +64,7 @@ def translate(
     held_out = text.read_parallel_split(run.data_folder, split)
     references = [target for _, target in text.read_references(run.data_folder, split)][:limit]
     hypotheses = _translate_all(run, held_out, len(references), words, listener)
-    batches = held_out_batches(run.data_folder, split, "translate", run.info.vocabulary_size, whole=limit is None)
+    batches = text.translation_evaluation_batches(held_out, whole=False, limit=len(references))
     forced = text.evaluate(predict, batches, "translate", split)
     score = text.bleu(hypotheses, references)
     quality = Quality(

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from toolchain.records import Record, Training
 from toolchain.space import Architecture, SearchSpace
 from toolchain.supernet.families import build_supernet, declaration
+from toolchain.supernet.loss import answer_loss
 from toolchain.supernet.module import Batch, Supernet
 from toolchain.supernet.parallel import alone
 from toolchain.supernet.train import draw_architectures
@@ -21,6 +22,7 @@ _BACKWARD = 3
 _EFFICIENCY = 0.5
 """Training reaches about this share of what one large multiplication does; see supernet/README.md."""
 
+_TARGETS = {"regress": torch.float32}
 _SIDE = 1024
 _STATE_BYTES = 16
 """Of a parameter: itself, its gradient and AdamW's two moments, in fp32."""
@@ -56,7 +58,7 @@ def estimate(space: SearchSpace, training: Training) -> Estimate:
         if "random" in trained:
             drawn["random"] = space.middle()
         flops = sum(_flops(supernet, drawn[role], batch) for role in trained) * _BACKWARD * training.accumulate
-        kept = _kept_bytes(supernet, space.largest(), batch)
+        kept = _kept_bytes(supernet, space.largest(), batch, training)
     shared = sum(parameter.numel() for parameter in supernet.parameters())
     rows, length = batch.ids.shape
     return Estimate(
@@ -90,21 +92,34 @@ def _flops(supernet: Supernet, architecture: Architecture, batch: Batch) -> floa
     return float(counter.get_total_flops())
 
 
-def _kept_bytes(supernet: Supernet, architecture: Architecture, batch: Batch) -> int:
-    """What the forward pass keeps for the backward one, weights aside."""
-    weights = {id(parameter) for parameter in supernet.parameters()}
+def _kept_bytes(supernet: Supernet, architecture: Architecture, batch: Batch, training: Training) -> int:
+    """What is held when the way back begins: all that the pass forward keeps for it, the weights aside, and the answers
+    with the two gradients of that size that their loss sends back.
+
+    Counted by storage, since most of what is kept are views of one another.
+    """
+    weights = {_storage(parameter)[0] for parameter in supernet.parameters()}
     kept: dict[int, int] = {}
+    held: list[torch.Tensor] = []  # while a storage lives, no other is taken for it
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
-        if id(tensor) not in weights and not tensor.is_leaf:
-            kept[id(tensor)] = tensor.numel() * tensor.element_size()
+        place, size = _storage(tensor)
+        if place not in weights:
+            kept[place] = size
             held.append(tensor)
         return tensor
 
-    held: list[torch.Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        supernet(batch, architecture)
-    return sum(kept.values())
+        logits = supernet(batch, architecture)
+        answer_loss(logits, torch.zeros(len(logits), dtype=_TARGETS.get(training.task, torch.long)), training)
+    place, size = _storage(logits)
+    return sum((kept | {place: size}).values()) + 2 * size
+
+
+def _storage(tensor: torch.Tensor) -> tuple[int, int]:
+    """The memory behind a tensor: which it is, and its bytes."""
+    storage = tensor.untyped_storage()
+    return storage._cdata, storage.nbytes()  # noqa: SLF001 - all of them are at address 0 of the device "meta"
 
 
 def _multiplication_flops(training: Training) -> float:
