@@ -47,6 +47,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "sandwich": {"mixture": PLAIN},
     "layer-wise": {"mixture": Mixture(kind="layer")},
     "neuron-wise": {"mixture": Mixture(kind="neuron")},
+    "neuron-spread2": {"mixture": Mixture(kind="neuron", router_spread=2.0)},
+    "neuron-spread2-attention": {"mixture": Mixture(kind="neuron", router_spread=2.0, attention=True)},
+    "neuron-spread2-m4": {"mixture": Mixture(kind="neuron", experts=4, router_spread=2.0)},
 }
 SPACES = {
     "translate": SearchSpace(

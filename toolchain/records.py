@@ -54,24 +54,31 @@ class Workload(Record, frozen=True):
 
 
 MixtureKind = Literal["plain", "layer", "neuron"]
+RouterSees = Literal["all", "averages"]
 
 
 class Mixture(Record, frozen=True):
     """How subnets share weights: `plain` slices one weight; `layer` and `neuron` mix the slices of `experts` weights.
 
-    `expert_correlation` is that of two experts' weights at the start of training (see supernet/README.md). Mixed are
-    the feed-forward layers and, with `attention`, the attention projections.
+    `expert_correlation` is that of two experts' weights at the start of training, `router_spread` the standard deviation
+    over the space of what goes into a router's softmax then (0: near-uniform mixing; see supernet/README.md). Routers see
+    every axis of every layer, or (as in HAT) the averages over the layers. Mixed are the feed-forward layers and, with
+    `attention`, the attention projections.
     """
 
     kind: MixtureKind = "neuron"
     experts: int = 2
     router_width: int = 128
     expert_correlation: float = 0.5
+    router_spread: float = 0.0
+    router_sees: RouterSees = "all"
     attention: bool = False
 
     def __post_init__(self) -> None:
         if self.experts < 1 or self.router_width < 1 or not 0 <= self.expert_correlation < 1:
             raise ValueError("a mixture needs experts >= 1, router_width >= 1 and 0 <= expert_correlation < 1")
+        if not 0 <= self.router_spread < math.inf:
+            raise ValueError("router_spread must be 0 or more")
 
 
 Task = Literal["mlm", "classify", "regress", "translate"]
@@ -176,7 +183,7 @@ class TrainingPoint(Record, frozen=True):
     losses: dict[str, float]
     quality: dict[str, Quality] = {}
     mixture: dict[str, float] = {}
-    """How the mixture fares: router_entropy (1 = uniform), expert_distance (0 = equal experts)."""
+    """How the mixture fares, by the names of supernet.mixture.MixtureState; empty for plain sharing."""
 
 
 class Origin(Record, frozen=True):

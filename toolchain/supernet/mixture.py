@@ -44,6 +44,21 @@ class Router(nn.Module):
         nn.init.normal_(self.mix.weight, std=0.1 / math.sqrt(mixture.router_width))
         nn.init.zeros_(self.mix.bias)
 
+    @torch.no_grad()
+    def spread(self, encodings: Tensor, std: float) -> None:
+        """Start with other coefficients for other architectures: each score has mean 0 and this std over `encodings`.
+
+        The encodings [n, z_size] are centred and scaled, within the first layer's weights, so that each entry counts.
+        """
+        centre, size = encodings.mean(0), encodings.std(0).clamp_min(1e-3)
+        self.read.weight.div_(size)
+        self.read.bias.sub_(self.read.weight @ centre)
+        hidden = torch.relu(self.read(encodings))
+        nn.init.normal_(self.mix.weight, std=1 / math.sqrt(self.mix.in_features))
+        nn.init.zeros_(self.mix.bias)
+        self.mix.weight.mul_((std / self.mix(hidden).std(0).clamp_min(1e-6)).unsqueeze(1))
+        self.mix.bias.copy_(-self.mix(hidden).mean(0))
+
     def forward(self, z: Tensor, rows: int) -> Tensor:
         """Coefficients [experts] or [rows, experts]; each combination sums to 1."""
         hidden = torch.relu(self.read(z))

@@ -11,15 +11,19 @@ import abc
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from toolchain.errors import IntegrityError, UsageError
 from toolchain.records import Mixture
 from toolchain.space import Architecture, SearchSpace
+from toolchain.supernet.mixture import Router
 from toolchain.supernet.sliced import mixture_means
 
 _PLAIN_SUBNETS_KEPT = 64
+_ENCODINGS = 256
+"""So many random architectures show the routers what the space holds."""
 
 
 class Batch(NamedTuple):
@@ -114,7 +118,31 @@ class Supernet(nn.Module, abc.ABC):
 
     def encoding(self, architecture: Architecture) -> Tensor:
         """z [encoding_size]: what the routers read."""
-        return torch.tensor(self.space.encode(architecture), dtype=torch.float32, device=self.device)
+        numbers = self._encode(architecture)
+        return torch.tensor(numbers, dtype=torch.float32, device=self.device)
+
+    def spread_routers(self) -> None:
+        """Let the routers tell architectures apart from the start, as the mixture's `router_spread` says."""
+        routers = [module for module in self.modules() if isinstance(module, Router)]
+        if not self.mixture.router_spread or not routers:
+            return
+        rng = np.random.default_rng(0)
+        space = self.space
+        drawn = [draw(rng) for draw in (space.sample, space.sample_even) for _ in range(_ENCODINGS // 2)]
+        encodings = torch.stack([self.encoding(one) for one in (space.largest(), space.smallest(), *drawn)])
+        for router in routers:
+            router.spread(encodings, self.mixture.router_spread)
+
+    @property
+    def z_size(self) -> int:
+        """How many numbers a router reads."""
+        return len(self._encode(self.space.largest()))
+
+    def _encode(self, architecture: Architecture) -> tuple[float, ...]:
+        if self.mixture.router_sees == "all":
+            return self.space.encode(architecture)
+        entries = {axis: (value,) if isinstance(value, int) else value for axis, value in architecture.axes.items()}
+        return tuple(sum(entries[axis.name]) / len(entries[axis.name]) / axis.choices[-1] for axis in self.space.axes)
 
     def _skeleton(self, architecture: Architecture) -> Subnet:
         """The plain module to run folded weights through; its own weights are never read."""

@@ -53,7 +53,9 @@ def build_supernet(space: SearchSpace, mixture: Mixture, dropout: float) -> Supe
     declaration(space.family).check_space(space)
     model = importlib.import_module(f"{__name__}.{space.family}.model")
     if space.point is None:
-        return cast("Supernet", model.build_supernet(space, mixture, dropout))
+        supernet = cast("Supernet", model.build_supernet(space, mixture, dropout))
+        supernet.spread_routers()
+        return supernet
     from toolchain.supernet.module import Extracted  # noqa: PLC0415 - this module is read where torch is not wanted
 
     fresh = model.build_supernet(space, Mixture(kind="plain", experts=1), dropout)

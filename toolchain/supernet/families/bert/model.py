@@ -141,7 +141,7 @@ class EncoderSupernet(Supernet):
         self.position = nn.Parameter(torch.randn(space.fixed["maximum_length"], width) / math.sqrt(width))
         self.norm = SlicedNorm(width)
         self.layers = nn.ModuleList(
-            _SuperLayer(width, largest, mixture, space.encoding_size()) for largest in layers(space, space.largest())
+            _SuperLayer(width, largest, mixture, self.z_size) for largest in layers(space, space.largest())
         )
         self.head_dense = SlicedLinear(width, width)
         labels = space.fixed["labels"]

@@ -239,7 +239,7 @@ class TranslationSupernet(Supernet):
 
     def __init__(self, space: SearchSpace, mixture: Mixture, dropout: float) -> None:
         super().__init__(space, mixture, dropout)
-        width, attention, z_size = space.fixed["width"], space.fixed["attention"], space.encoding_size()
+        width, attention, z_size = space.fixed["width"], space.fixed["attention"], self.z_size
         largest = space.largest()
         encoder, decoder = largest.number("encoder_embedding"), largest.number("decoder_embedding")
         self.word = nn.Parameter(torch.randn(space.fixed["vocabulary_size"], width) / math.sqrt(width))
