@@ -97,7 +97,7 @@ class MixedLinear(nn.Module):
         """Make every expert `weight` and noise of its own, so that what `coefficients` mix is `weight` all the same.
 
         From each expert's noise the mix of all noise is taken, so these coefficients may be any. Other coefficients c'
-        give a weight that is off by sum (c'_e - c_e) noise_e, and never by more than sqrt(2) noise.
+        give a weight that is off by sum (c'_e - c_e) noise_e: whatever they are, about sqrt(2) noise at most (its std).
         """
         self.weight.copy_(weight.expand_as(self.weight))
         self.bias.copy_(bias.expand_as(self.bias))
