@@ -127,9 +127,9 @@ def main() -> None:
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     try:
         for seed in () if options.table else seeds:
-            for method in methods:
+            for method in methods if "supernets" in options.parts else ():
                 measure_supernet(settings, method, seed)
-            for architecture in settings.architectures:
+            for architecture in settings.architectures if "alone" in options.parts else ():
                 measure_alone(settings, architecture, seed)
     except TimeoutError:
         print(f"stopped after {options.minutes} minutes: run the same command again to go on\n")
@@ -143,6 +143,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--valid", type=Path, nargs="+", default=[])
     parser.add_argument("--space", help="a shipped space or a TOML file; the benchmark's own small one unless given")
     parser.add_argument("--methods", default=",".join(METHODS), help=f"of {', '.join(METHODS)}")
+    parser.add_argument("--parts", default="supernets,alone", help="train only these: two machines can share the work")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--architectures", type=int, default=8)

@@ -60,10 +60,10 @@ RouterSees = Literal["all", "averages"]
 class Mixture(Record, frozen=True):
     """How subnets share weights: `plain` slices one weight; `layer` and `neuron` mix the slices of `experts` weights.
 
-    `expert_correlation` is that of two experts' weights at the start of training, `router_spread` the standard deviation
-    over the space of what goes into a router's softmax then (0: near-uniform mixing; see supernet/README.md). Routers see
-    every axis of every layer, or (as in HAT) the averages over the layers. Mixed are the feed-forward layers and, with
-    `attention`, the attention projections.
+    `expert_correlation` is that of two experts' weights at the start of training, `router_spread` the standard
+    deviation over the space of what goes into a router's softmax then (0: near-uniform mixing; supernet/README.md).
+    Routers see every axis of every layer, or (as in HAT) the averages over the layers. Mixed are the feed-forward
+    layers and, with `attention`, the attention projections.
     """
 
     kind: MixtureKind = "neuron"

@@ -9,9 +9,9 @@ import tiny
 import torch
 from torch import Tensor, nn
 
-from toolchain.records import Mixture
+from toolchain.records import Mixture, TrainingPoint
 from toolchain.supernet.families import build_supernet
-from toolchain.supernet.mixture import MixedLinear, Router, mixture_state
+from toolchain.supernet.mixture import MixedLinear, MixtureState, Router, mixture_state, mixture_warnings
 
 KINDS = ("layer", "neuron")
 SPACE = tiny.resolved()
@@ -170,3 +170,51 @@ def test_the_figures_of_a_mixture(kind: str) -> None:
     blind = mixture_state(router, linear, largest, smallest)
     assert blind.expert_distance == state.expert_distance
     assert blind[:2] + blind[3:] == pytest.approx((1, 0, 0), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("spread", [1.0, 2.0])
+def test_routers_can_start_apart(kind: str, spread: float) -> None:
+    torch.manual_seed(0)
+    supernet = build_supernet(SPACE, Mixture(kind=kind, experts=3, router_spread=spread), 0.0)  # type: ignore[arg-type]
+    drawn = tiny.samples(SPACE, 200, seed=5)
+    routers = [module for module in supernet.modules() if isinstance(module, Router)]
+    assert routers
+    for router in routers:
+        encodings = torch.stack([supernet.encoding(one) for one in drawn])
+        scores = router.mix(torch.relu(router.read(encodings)))
+        assert scores.mean(0).abs().max() < 0.3 * spread  # of other architectures than it was set by
+        assert float(scores.std(0).detach().mean()) == pytest.approx(spread, rel=0.15)
+    near = build_supernet(SPACE, Mixture(kind=kind, experts=3), 0.0).mixture_figures()  # type: ignore[arg-type]
+    apart = supernet.mixture_figures()
+    assert apart["router_contrast"] > 0.3
+    assert near["router_contrast"] < 0.1
+    assert apart["weight_difference"] > 10 * near["weight_difference"]
+
+
+def test_a_router_may_see_averages_alone() -> None:
+    seeing = [build_supernet(SPACE, Mixture(router_sees=sees), 0.0) for sees in ("all", "averages")]  # type: ignore[arg-type]
+    whole, averages = (one.encoding(SPACE.largest()) for one in seeing)
+    assert (len(whole), len(averages)) == (SPACE.encoding_size(), len(SPACE.axes))
+    first = tiny.architecture(SPACE, depth=2, hidden=(8, 20), heads=(1, 4), ffn=(6, 24))
+    swapped = tiny.architecture(SPACE, depth=2, hidden=(20, 8), heads=(4, 1), ffn=(24, 6))
+    assert torch.equal(seeing[1].encoding(first), seeing[1].encoding(swapped))
+    assert not torch.equal(seeing[0].encoding(first), seeing[0].encoding(swapped))
+    assert float(seeing[1].encoding(first)[2]) == pytest.approx((8 + 20) / 2 / 20)
+
+
+def looks(**state: float) -> list[TrainingPoint]:
+    whole = {"router_entropy": 0.99, "router_contrast": 0.4, "expert_distance": 0.5, "weight_difference": 0.2} | state
+    return [TrainingPoint(update=1, seconds=1.0, learning_rate=0.1, losses={}, mixture=whole)]
+
+
+def test_training_warns_of_a_mixture_that_is_none() -> None:
+    assert set(looks()[0].mixture) == set(MixtureState._fields)
+    assert mixture_warnings(looks()) == []
+    assert mixture_warnings([]) == []
+    assert mixture_warnings([TrainingPoint(update=1, seconds=1.0, learning_rate=0.1, losses={})]) == []
+    (blind,) = mixture_warnings(looks(weight_difference=0.01, router_contrast=0.01))
+    assert "plain sharing" in blind
+    assert "router that is blind" in blind
+    (alike,) = mixture_warnings(looks(weight_difference=0.001, expert_distance=0.002))
+    assert "experts that are alike" in alike

@@ -147,6 +147,20 @@ def data_options(help_text: str) -> Callable[[F], F]:
 @click.option("--mixture", type=click.Choice(["plain", "layer", "neuron"]), default="neuron", show_default=True)
 @click.option("--experts", type=click.IntRange(2), help="Full-size weights behind a mixed one. [2]")
 @click.option("--router-width", type=click.IntRange(1), default=128, show_default=True, help="Of its hidden layer.")
+@click.option(
+    "--router-spread",
+    type=NOT_NEGATIVE,
+    default=0.0,
+    show_default=True,
+    help="How far apart architectures are routed at the start: the std of the softmax's input over the space.",
+)
+@click.option(
+    "--router-sees",
+    type=click.Choice(["all", "averages"]),
+    default="all",
+    show_default=True,
+    help="Every axis of every layer, or averages over layers as in HAT.",
+)
 @click.option("--mix-attention", is_flag=True, help="Mix attention's projections too, not the feed-forward alone.")
 @click.option("--recipe", type=click.Choice(["sandwich", "single-path"]), default="sandwich", show_default=True)
 @click.option("--distill", type=SHARE, default=0.0, show_default=True, help="Weight of the largest subnet's answers.")
@@ -285,6 +299,8 @@ def _mixture(options: dict[str, Any]) -> Mixture:
         kind=kind,
         experts=1 if kind == "plain" else experts or 2,
         router_width=options["router_width"],
+        router_spread=options["router_spread"],
+        router_sees=options["router_sees"],
         attention=options["mix_attention"],
     )
 
@@ -333,7 +349,7 @@ def _beginning(options: dict[str, Any], training: Training) -> tuple[SearchSpace
 def _print_run(run: Run, *, json: bool, quiet: bool) -> None:
     if not first_of_ranks():
         return
-    from toolchain.pipeline.train import warnings_of
+    from toolchain.pipeline.train import curve_of, warnings_of
 
     info = run.info
     rows = [[name, percent(one.value), f"{one.loss:.3f}"] for name, one in info.metrics.items()]
@@ -342,6 +358,7 @@ def _print_run(run: Run, *, json: bool, quiet: bool) -> None:
         f"{run.folder}: {info.updates_done} updates of {info.parameters:,} parameters, {subnets}",
         *([f"started from {'; '.join((info.origin.title, *info.origin.notes))}"] if info.origin else []),
         f"data: {'; '.join((info.data.title, *info.data.notes))}",
+        *_mixture_in_words(curve_of(run)[-1].mixture),
         *table(["subnet", next(iter(info.metrics.values())).metric.replace("_", " "), "loss"], rows),
         f"next: {_next(run)}",
     ]
@@ -354,6 +371,11 @@ def _print_run(run: Run, *, json: bool, quiet: bool) -> None:
     }
     warnings = [*warnings_of(run), *(info.data.notes if json else [])]
     print_result(plain(data), warnings, lines, as_json=json, quiet=quiet)
+
+
+def _mixture_in_words(state: dict[str, float]) -> list[str]:
+    words = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in state.items())
+    return [f"mixture at the end: {words}"] if state else []
 
 
 def _next(run: Run) -> str:

@@ -25,6 +25,7 @@ from toolchain.records import (
     Quality,
     Task,
     Training,
+    TrainingPoint,
     decode_record,
     now,
     read_record,
@@ -35,9 +36,9 @@ from toolchain.supernet.families import declaration, find_families
 from toolchain.supernet.inference import supernet_predictor
 from toolchain.supernet.mixture import mixture_warnings
 from toolchain.supernet.module import Batch, Supernet
-from toolchain.supernet.parallel import Ranks, join_ranks, leave_ranks
+from toolchain.supernet.parallel import Ranks, check_share, joined
 from toolchain.supernet.state import STATE_FILE, TrainingState
-from toolchain.supernet.tracking import start_tracker
+from toolchain.supernet.tracking import find_tracker, start_tracker
 from toolchain.supernet.train import Plan, train
 
 DIGEST_FILE = "digest"
@@ -136,8 +137,12 @@ def read_only(space: SearchSpace, given: str) -> Architecture:
 
 def warnings_of(run: Run) -> list[str]:
     """What the user should know about a finished training: a mixture that has become plain sharing."""
-    curve = read_record(run.folder / STATE_FILE, TrainingState).curve
-    return mixture_warnings(curve)
+    return mixture_warnings(curve_of(run))
+
+
+def curve_of(run: Run) -> tuple[TrainingPoint, ...]:
+    """The looks at a run's training."""
+    return read_record(run.folder / STATE_FILE, TrainingState).curve
 
 
 def _names(known: Iterable[str]) -> str:
@@ -182,19 +187,19 @@ def train_read(
     listener: ProgressListener,
 ) -> Run:
     """Train on what `read` gives; see `train_supernet`."""
-    _check(space, training, extras)
-    ranks = join_ranks()
-    try:
+    with joined() as ranks:
+        _check(space, training, extras)
+        check_share(ranks, training.accumulate)
+        if extras.track is not None:
+            find_tracker(extras.track)
         heard = listener if ranks.first else silent
         reading = read(heard)
         _check_labels(reading, extras.teacher)
         digest = _digest(space, training, reading, extras)
         folder = out or project.runs / f"{space.family}-{training.task}-{digest[:6]}"
         with _held(folder, digest, fresh=fresh) if ranks.first else contextlib.nullcontext():
-            if not (folder / CHECKPOINT_FILE).exists() or not ranks.first:
+            if not ranks.agree((folder / CHECKPOINT_FILE).exists()):
                 _train(folder, digest, space, training, reading, extras, heard, ranks)
-    finally:
-        leave_ranks()
     return Run(folder)
 
 

@@ -21,6 +21,10 @@ _PRETRAINED_NOISE = 0.1
 """How far experts that start from one pretrained weight are from it, in standard deviations of that weight."""
 
 
+_LEAST_DIFFERENCE = 0.03
+"""A mixture whose extremes' weights differ by less than this share is as good as none: it starts at 0.01 to 0.02."""
+
+
 def expert_count(mixture: Mixture) -> int:
     """How many weights are mixed: 1 is plain sharing, by whichever name, and has no router."""
     return 1 if mixture.kind == "plain" else mixture.experts
@@ -155,7 +159,15 @@ def mixture_state(router: Router, linear: MixedLinear, largest: Tensor, smallest
 
 
 def mixture_warnings(curve: Sequence[TrainingPoint]) -> list[str]:
-    """A sentence where the mixture of a training has collapsed to plain sharing."""
-    if not curve or not curve[-1].mixture:
+    """A sentence where the mixture of a training has collapsed to plain sharing: every subnet is mixed alike."""
+    state = curve[-1].mixture if curve else {}
+    if not state or state["weight_difference"] >= _LEAST_DIFFERENCE:
         return []
-    return []
+    cause = "experts that are alike" if state["expert_distance"] < _LEAST_DIFFERENCE else "a router that is blind"
+    figures = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in state.items())
+    warning = (
+        f"the mixture has become plain sharing: the mixed weights of the largest and the smallest subnet differ by "
+        f"{100 * state['weight_difference']:.1f} % ({figures}: {cause}); train longer, or start the routers further "
+        "apart with --router-spread"
+    )
+    return [warning]
