@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from toolchain.records import Mixture, MixtureKind, TrainingPoint
 
-_PRETRAINED_NOISE = 0.1
+_PRETRAINED_NOISE = 0.2
 """How far experts that start from one pretrained weight are from it, in standard deviations of that weight."""
 
 
