@@ -126,7 +126,10 @@ def test_a_supernet_s_subnet_says_how_it_was_trained(bundle: Path) -> None:
 
 
 def test_pairs_numbers_an_origin_and_a_teacher_are_said(ingredients: Ingredients, tmp_path: Path) -> None:
-    origin, teacher = Origin(title="abc of words", sha256="a" * 64), Origin(title="def of large", sha256="d" * 64)
+    origin, teacher = (
+        Origin(title="abc of words", sha256="a" * 64, notes=("no head",)),
+        Origin(title="def of large", sha256="d" * 64),
+    )
     training = Training(task="regress", updates=70, batch_size=8, accumulate=2, distill=0.25)
     changes = {"task": "regress", "labels": (), "trivial_quality": None, "pairs": True, "alone": True}
     write(ingredients, tmp_path / "b", training=training, origin=origin, teacher=teacher, **changes)
@@ -135,7 +138,7 @@ def test_pairs_numbers_an_origin_and_a_teacher_are_said(ingredients: Ingredients
         "trained as one architecture by mostool. It reads pairs of texts. It answers with a number.",
         '`python run_example.py "first text" "second text"` (needs onnxruntime',
         "- 70 updates of it alone, 16 items each",
-        "- started from abc of words (sha256 aaaaaaaaaaaa)",
+        "- started from abc of words (sha256 aaaaaaaaaaaa); no head",
         "- learned from the answers of def of large (sha256 dddddddddddd), which weighed 25 %",
     ):
         assert said in card, said

@@ -224,7 +224,7 @@ def train(json: bool, quiet: bool, **options: Any) -> None:
 @click.option("--teacher", metavar="RUN[:ARCH]", help="Learn from this run's answers too. [its largest subnet]")
 @click.option("--distill", type=SHARE, help="Weight of the teacher's answers. [0.5 with --teacher]")
 @click.option("--sequence-length", type=click.IntRange(8), help="Tokens, at most. [the run's]")
-@training_options(updates=500, batch_size=32, learning_rate=3e-4, warmup=50, every=100)
+@training_options(updates=1000, batch_size=32, learning_rate=1e-3, warmup=100, every=200)
 @common
 def finetune(json: bool, quiet: bool, **options: Any) -> None:
     """Cut one subnet out of its supernet and train it on: as it was, or on a labelled task.

@@ -80,7 +80,7 @@ def _training(manifest: Manifest) -> str:
     items = training.batch_size * training.accumulate
     said = [f"- {training.updates} updates of {what}, {items} items each"]
     if origin is not None:
-        said.append(f"- started from {origin.title} (sha256 {origin.sha256[:12]})")
+        said.append("; ".join((f"- started from {origin.title} (sha256 {origin.sha256[:12]})", *origin.notes)))
     if teacher is not None:
         weight = f"which weighed {100 * training.distill:.0f} %"
         said.append(f"- learned from the answers of {teacher.title} (sha256 {teacher.sha256[:12]}), {weight}")
