@@ -220,6 +220,8 @@ def _add_gradients(
             except (RuntimeError, MemoryError) as error:
                 if out_of_memory(error):
                     raise _too_large(supernet, architecture, batch, ranks) from error
+                if plan.compiled:
+                    raise _not_compiled(error) from error
                 raise
             losses[name] += float(loss.detach()) / training.accumulate
             if plan.teacher is None and training.distill and name == "largest":
@@ -265,6 +267,14 @@ def _too_large(supernet: Supernet, architecture: Architecture, batch: Batch, ran
         f"out of memory while training {architecture.id} on a batch of {shape}",
         why="one row of it does not fit either",
         hint="use a smaller space, or a shorter --sequence-length",
+    )
+
+
+def _not_compiled(error: BaseException) -> MostoolError:
+    return MostoolError(
+        "torch cannot compile this subnet",
+        why=str(error).partition("\n")[0],
+        hint="leave --compile out; on a CPU it needs a C++ compiler, such as g++",
     )
 
 
