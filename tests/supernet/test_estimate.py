@@ -118,7 +118,7 @@ def held_by_training(supernet: Supernet) -> int:
     optimizer.step()
     moments = [tensor for state in optimizer.state.values() for name, tensor in state.items() if name != "step"]
     gradients = [parameter.grad for parameter in supernet.parameters()]
-    return sum(one.numel() * one.element_size() for one in (*supernet.parameters(), *gradients, *moments))  # type: ignore[union-attr]
+    return sum(one.numel() * one.element_size() for one in (*supernet.parameters(), *gradients, *moments))
 
 
 def test_work_grows_with_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

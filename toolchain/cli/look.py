@@ -44,8 +44,9 @@ def evaluate(json: bool, quiet: bool, **options: Any) -> None:
     source, bundle, given = options["source"], options["bundle"], list(options["arch"])
     if bundle is not None and source != "bundle":
         raise UsageError("--bundle goes with --source bundle", hint="add --source bundle")
-    if options["dump_logits"] is not None and len(given) > 1:
-        raise UsageError("--dump-logits goes with one --arch", hint="give one --arch")
+    for flag in ("dump_logits", "dump_text"):
+        if options[flag] is not None and len(given) > 1:
+            raise UsageError(f"--{flag.replace('_', '-')} goes with one --arch", hint="give one --arch")
     if bundle is not None and not given:
         architectures = [read_manifest(bundle).artifact.architecture]
     else:

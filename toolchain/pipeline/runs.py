@@ -20,12 +20,14 @@ from toolchain.pipeline.project import CHECKPOINT_FILE
 from toolchain.records import Artifact, CheckpointInfo, Quality, SearchResult, decode_record, read_record
 from toolchain.space import Architecture
 from toolchain.supernet.checkpoint import load_supernet
+from toolchain.supernet.families import declaration
 from toolchain.supernet.inference import Predict, subnet_predictor, supernet_predictor
 from toolchain.supernet.module import Subnet, Supernet
 from toolchain.supernet.train import TokenBatch
 
 SplitName = Literal["validation", "test"]
 
+_AGAIN = "get the run's folder again, or train with --fresh"
 _NAMED = ("smallest", "middle", "largest", "winner")
 
 
@@ -42,11 +44,12 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.info = read_record(folder / CHECKPOINT_FILE, CheckpointInfo)
+        _check_model(self.info, folder / CHECKPOINT_FILE)
         prepared = self.data_folder / "data.json"
         if not prepared.is_file() or sha256_file(prepared) != self.info.prepared_sha256:
             raise IntegrityError(
                 f"{prepared} is not of the data the run was trained with",
-                hint="get the run's folder again, or train with --fresh",
+                hint=_AGAIN,
             )
         text.verify_prepared(self.data_folder)
 
@@ -175,6 +178,17 @@ class Run:
 
     def _remembered(self) -> list[Architecture]:
         return read_journal(self.folder / "architectures.jsonl", Architecture)
+
+
+def _check_model(info: CheckpointInfo, path: Path) -> None:
+    """Raise IntegrityError where a checkpoint does not describe a model that could have been trained."""
+    try:
+        declaration(info.space.family).check_space(info.space)
+    except UsageError as error:
+        raise IntegrityError(f"{path} describes no model", why=str(error), hint=_AGAIN) from error
+    if (info.space.family == "translation") != (info.training.task == "translate"):
+        why = f"the family {info.space.family!r} does not serve the task {info.training.task!r}"
+        raise IntegrityError(f"{path} describes no model", why=why, hint=_AGAIN)
 
 
 def _is_file(given: str) -> bool:
