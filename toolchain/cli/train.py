@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from toolchain.cli.app import app, common
-from toolchain.cli.options import FILE, FOLDER, first_of_ranks, seed_option
+from toolchain.cli.options import FOLDER, FilesAfterData, data_options, first_of_ranks, training_options
 from toolchain.cli.output import ProgressPrinter, mib, percent, plain, print_result, table
 from toolchain.cli.recipes import config_option
-from toolchain.cli.values import NOT_NEGATIVE, POSITIVE, SHARE
+from toolchain.cli.values import NOT_NEGATIVE, SHARE
 
 if TYPE_CHECKING:
     from toolchain.pipeline.data import Source
@@ -23,103 +22,7 @@ if TYPE_CHECKING:
     from toolchain.space import SearchSpace
     from toolchain.supernet.estimate import Estimate
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 _SECONDS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
-
-
-class FilesAfterData(click.Command):
-    """`--data a b` means `--data a --data b`: a pair of files is given in one breath."""
-
-    _SEVERAL = ("--data", "--valid")
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        spread: list[str] = []
-        flag: str | None = None
-        for given in args:
-            if given in self._SEVERAL:
-                flag = given
-                spread.append(given)
-            elif given.startswith("-"):
-                flag = None
-                spread.append(given)
-            elif flag is not None and spread[-1] != flag:
-                spread += [flag, given]
-            else:
-                spread.append(given)
-        return super().parse_args(ctx, spread)
-
-
-def training_options(
-    *, updates: int, batch_size: int, learning_rate: float, warmup: int, every: int
-) -> Callable[[F], F]:
-    """The options of every training; the arguments are their defaults."""
-
-    def decorate(command: F) -> F:
-        options = (
-            click.option(
-                "--updates", type=click.IntRange(1), default=updates, show_default=True, help="Optimizer steps."
-            ),
-            click.option(
-                "--batch-size",
-                type=click.IntRange(1),
-                default=batch_size,
-                show_default=True,
-                help="Items a micro-batch.",
-            ),
-            click.option(
-                "--accumulate",
-                type=click.IntRange(1),
-                default=1,
-                show_default=True,
-                help="Micro-batches an update; several processes share them.",
-            ),
-            click.option(
-                "--learning-rate", type=POSITIVE, default=learning_rate, show_default=True, help="After warm-up."
-            ),
-            click.option("--warmup-updates", type=click.IntRange(0), default=warmup, show_default=True),
-            click.option("--weight-decay", type=NOT_NEGATIVE, default=0.01, show_default=True),
-            click.option("--dropout", type=SHARE, default=0.1, show_default=True),
-            click.option("--label-smoothing", type=SHARE, help="[0.1 for translation, else 0]"),
-            click.option(
-                "--precision",
-                type=click.Choice(["fp32", "bf16"]),
-                default="fp32",
-                show_default=True,
-                help="Of the arithmetic; weights stay fp32. bf16 is for GPUs.",
-            ),
-            click.option("--evaluate-every", type=click.IntRange(1), default=every, show_default=True, help="Updates."),
-            click.option("--track", metavar="NAME", help="Log to tensorboard, wandb, mlflow ... through accelerate."),
-            click.option(
-                "--compile", "compile", is_flag=True, help="Let torch compile what is trained (one subnet only)."
-            ),
-            seed_option,
-            click.option("--out", type=FOLDER, help="The run's folder. [runs/NAME]"),
-            click.option("--fresh", is_flag=True, help="Start anew; what is there is moved aside."),
-        )
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-def data_options(help_text: str) -> Callable[[F], F]:
-    """Where the text comes from."""
-
-    def decorate(command: F) -> F:
-        options = (
-            click.option("--data", type=FILE, multiple=True, help=help_text),
-            click.option("--valid", type=FILE, multiple=True, help="Held-out data of its own. [a part of --data]"),
-            click.option("--text-column", help="Column of the text. [found by name]"),
-            click.option("--second-column", help="Column of the second text of a pair. [found by name]"),
-            click.option("--label-column", help="Column of the label. [found by name]"),
-        )
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
 
 
 @app.command(cls=FilesAfterData)
