@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import socket
+import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+import toolchain.supernet.train as train_module
 from toolchain.errors import MostoolError, UsageError
 from toolchain.supernet.parallel import Ranks, alone, check_share, join_ranks, joined
 
@@ -86,13 +88,26 @@ def summing(rank: int) -> dict[str, Any]:
 
 
 def training(rank: int, folder: str) -> str:
+    """A training whose files the first process clears away as soon as it is done, as a finished run does."""
+
     def batches(update: int) -> list[Any]:
         return halves(toy_batch(update))
 
+    load = train_module.load_state
+
+    def loading(*given: Any) -> Any:
+        time.sleep(0.3 * rank)
+        return load(*given)
+
+    train_module.load_state = loading
     with joined() as ranks:
         supernet, state = toy_train(
             Path(folder), settings(accumulate=2, dropout=0.2, distill=0.5), batches=batches, ranks=ranks
         )
+        if ranks.first:
+            for path in Path(folder).glob("*.safetensors"):
+                path.unlink()
+        ranks.wait()
     weights = torch.cat([one.detach().flatten() for one in supernet.parameters()])
     return json.dumps([state.weights_sha256, weights.double().norm().item(), weights[:100].tolist()])
 

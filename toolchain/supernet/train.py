@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from toolchain.errors import MostoolError, UsageError
 from toolchain.progress import Progress, ProgressListener
-from toolchain.records import Quality, Training, TrainingPoint
+from toolchain.records import Quality, Training, TrainingPoint, read_record
 from toolchain.space import Architecture, SearchSpace
 from toolchain.supernet.families import build_supernet
 from toolchain.supernet.loss import answer_loss
 from toolchain.supernet.module import Batch, Supernet
 from toolchain.supernet.parallel import Ranks, alone, check_share
-from toolchain.supernet.state import TrainingState, load_state, save_state
+from toolchain.supernet.state import STATE_FILE, TrainingState, load_state, save_state
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -152,7 +152,8 @@ def train(
             saved_at = time.perf_counter()
             saving_s = saved_at - saving_from
     ranks.wait()
-    state = load_state(folder, digest, supernet, optimizer) if state is None or not ranks.first else state
+    if not ranks.first:  # has the weights; the files are the first's, which may be clearing up already
+        state = read_record(folder / STATE_FILE, TrainingState)
     if state is None:
         raise UsageError("nothing to train", why="updates is 0")
     return supernet.eval(), state
@@ -212,21 +213,39 @@ def _add_gradients(
         for role, (name, architecture) in enumerate(architectures.items()):
             # The dropout of a micro-batch is the same whichever process it falls to.
             torch.manual_seed(_mixed_seed(training.seed, update, ranks.rank + number * ranks.size, role))
+            short: BaseException | None = None
             try:
-                with torch.autocast(ranks.device.type, torch.bfloat16, enabled=training.precision == "bf16"):
-                    logits = supernet(batch, architecture)
-                loss = answer_loss(logits, targets, training, taught)
-                (loss * share).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                loss, logits = _learn(supernet, architecture, batch, targets, training, taught, share)
             except (RuntimeError, MemoryError) as error:
                 if out_of_memory(error):
-                    raise _too_large(supernet, architecture, batch, ranks) from error
-                if plan.compiled:
+                    short = error.with_traceback(None)  # which would hold all that the failed pass has allocated
+                elif plan.compiled:
                     raise _not_compiled(error) from error
-                raise
-            losses[name] += float(loss.detach()) / training.accumulate
+                else:
+                    raise
+            if short is not None:
+                raise _too_large(supernet, architecture, batch, ranks) from short
+            losses[name] += loss / training.accumulate
             if plan.teacher is None and training.distill and name == "largest":
-                taught = logits.detach()
+                taught = logits
     return ranks.sum_figures(losses)
+
+
+def _learn(
+    supernet: Supernet,
+    architecture: Architecture,
+    batch: Batch,
+    targets: Tensor,
+    training: Training,
+    taught: Tensor | None,
+    share: float,
+) -> tuple[float, Tensor]:
+    """Add `share` of the gradient of one subnet's loss on one micro-batch; the loss, and the logits for its pupils."""
+    with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=training.precision == "bf16"):
+        logits = supernet(batch, architecture)
+    loss = answer_loss(logits, targets, training, taught)
+    (loss * share).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return float(loss.detach()), logits.detach()
 
 
 # -- when it goes wrong ------------------------------------------------------------------------------------------------
@@ -258,10 +277,12 @@ def _too_large(supernet: Supernet, architecture: Architecture, batch: Batch, ran
             if not out_of_memory(error):
                 raise
             continue
+        tokens = rows * batch.ids.shape[1]
+        smaller = f"--batch-size {rows}" if batch.decoder_ids is None else f"--batch-tokens {tokens}"
         return MostoolError(
             f"out of memory while training {architecture.id} on a batch of {shape}",
             why=f"a batch of {rows} fits on {ranks.device}",
-            hint=f"--batch-size {rows} (for translation fewer --batch-tokens), and more --accumulate to make up for it",
+            hint=f"{smaller}, and more --accumulate to make up for it",
         )
     return MostoolError(
         f"out of memory while training {architecture.id} on a batch of {shape}",
@@ -284,7 +305,7 @@ def _require_finite(update: int, figures: Mapping[str, float]) -> None:
         raise MostoolError(
             f"the loss, its gradient or the weights are not finite at update {update}",
             why=", ".join(wrong),
-            hint="lower --learning-rate or raise --warmup-updates; the last good state is kept",
+            hint="lower --learning-rate or raise --warmup-updates; the last good state, if there is one, is kept",
         )
 
 
