@@ -73,16 +73,21 @@ SPACES = {
         "gap",
         "bert",
         (
-            Axis("embedding", (48, 72, 96)),
-            Axis("depth", (2, 3)),
-            Axis("hidden", (32, 64, 96), per="depth"),
-            Axis("heads", (1, 2, 4), per="depth"),
-            Axis("ffn", (48, 96, 192, 384), per="depth"),
+            Axis("embedding", (32, 64)),
+            Axis("depth", (1, 2)),
+            Axis("hidden", (32, 48, 64), per="depth"),
+            Axis("heads", (2, 3, 4), per="depth"),
+            Axis("ffn", (64, 128, 256), per="depth"),
         ),
-        {"width": 96, "head_width": 24},
+        {"width": 64, "head_width": 16},
     ),
 }
 DEPTH = {"translate": "decoder_depth", "mlm": "depth"}
+USUAL = {
+    "translate": {"updates": 3000, "sequence_length": 40, "learning_rate": 3e-3},
+    "mlm": {"updates": 4800, "sequence_length": 32, "learning_rate": 2.5e-3},
+}
+"""Fewer updates would say little: masked words are learned in two steps, and before the second all models are alike."""
 
 
 class Settings(NamedTuple):
@@ -147,18 +152,22 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--architectures", type=int, default=8)
-    parser.add_argument("--updates", type=int, default=600)
+    parser.add_argument("--updates", type=int, help="by task: see USUAL")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--batch-tokens", type=int, default=1024)
-    parser.add_argument("--sequence-length", type=int, default=48)
-    parser.add_argument("--vocabulary-size", type=int, default=2000)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--batch-tokens", type=int, default=768)
+    parser.add_argument("--sequence-length", type=int, help="by task: see USUAL")
+    parser.add_argument("--vocabulary-size", type=int, default=1000)
+    parser.add_argument("--learning-rate", type=float, help="by task: see USUAL")
     parser.add_argument("--bleu-items", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=1e6, help="stop after so many, to go on another time")
     parser.add_argument("--out", type=Path, default=Path("supernet-gap"))
     parser.add_argument("--table", action="store_true", help="train nothing, print what there is")
-    return parser.parse_args()
+    options = parser.parse_args()
+    for name, value in USUAL[options.task].items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    return options
 
 
 def _family(task: str) -> str:

@@ -151,7 +151,7 @@ class Quality(Record, frozen=True):
     also: dict[str, float] = {}
 
     def __str__(self) -> str:
-        also = "".join(f", {name.replace('_', ' ')} {100 * value:.1f}" for name, value in self.also.items())
+        also = "".join(f", {name.replace('_', ' ')} {100 * value:.1f} %" for name, value in self.also.items())
         return f"{self.metric.replace('_', ' ')} {100 * self.value:.1f} %{also} on {self.n} {self.split} items"
 
 

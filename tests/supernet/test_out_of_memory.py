@@ -62,7 +62,7 @@ def test_the_architecture_and_the_batch_that_fits_are_named(
     assert type(told) is MostoolError
     assert told.what == f"out of memory while training {toy_space().largest().id} on a batch of 16 x 8 tokens"
     assert told.why == f"a batch of {fits} fits on cpu"
-    assert f"--batch-size {fits} " in told.hint
+    assert f"--batch-size {fits}," in told.hint
     assert "--accumulate" in told.hint
     assert told.exit_code == 1
     assert told.__cause__ is error
