@@ -82,7 +82,7 @@ class Mixture(Record, frozen=True):
 
 
 Task = Literal["mlm", "classify", "regress", "translate"]
-Recipe = Literal["sandwich", "single-path"]
+Recipe = Literal["sandwich", "single-path", "progressive"]
 Precision = Literal["fp32", "bf16"]
 
 

@@ -41,7 +41,13 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
 
 @pytest.mark.parametrize(
     ("recipe", "kind", "updates"),
-    [("sandwich", "plain", 40), ("sandwich", "layer", 40), ("sandwich", "neuron", 40), ("single-path", "neuron", 80)],
+    [
+        ("sandwich", "plain", 40),
+        ("sandwich", "layer", 40),
+        ("sandwich", "neuron", 40),
+        ("single-path", "neuron", 80),
+        ("progressive", "neuron", 60),
+    ],
 )
 def test_training_learns(tmp_path: Path, recipe: str, kind: str, updates: int) -> None:
     training = settings(
@@ -206,6 +212,14 @@ def test_single_path_trains_one_architecture_an_update(tmp_path: Path, trained: 
     assert len({architecture for _, architecture in trained}) > 6
 
 
+def test_progressive_trains_the_largest_alone_and_then_the_sandwich() -> None:
+    training = settings(recipe="progressive", updates=10)
+    drawn = [draw_architectures(toy_space(), training, update) for update in range(10)]
+    assert [list(roles) for roles in drawn] == [["largest"]] * 5 + [["largest", "smallest", "random"]] * 5
+    sandwich = [draw_architectures(toy_space(), settings(updates=10), update) for update in range(5, 10)]
+    assert drawn[5:] == sandwich
+
+
 @pytest.mark.parametrize("recipe", ["sandwich", "single-path"])
 def test_architectures_follow_the_seed(recipe: str) -> None:
     def drawn(seed: int) -> list[str]:
@@ -216,7 +230,7 @@ def test_architectures_follow_the_seed(recipe: str) -> None:
     assert drawn(1) != drawn(2)
     assert len(set(drawn(1))) > 20
     roles = draw_architectures(toy_space(), settings(recipe=recipe), 0)
-    if recipe == "sandwich":
+    if recipe != "single-path":
         assert roles["largest"] == toy_space().largest()
         assert roles["smallest"] == toy_space().smallest()
     else:

@@ -144,7 +144,7 @@ def search(json: bool, quiet: bool, **options: Any) -> None:
         ),
         f"{len(result.evaluations)} subnets evaluated, {len(result.front)} on the front: "
         f"{run.search_folder / 'result.json'}",
-        f"next: mostool export --format onnx{on_run(options['run'])}",
+        f"next: mostool {'export --format onnx' if run.exports else 'finetune --arch winner'}{on_run(options['run'])}",
     ]
     data = {
         "result": str(run.search_folder / "result.json"),

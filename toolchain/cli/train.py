@@ -65,7 +65,9 @@ _SECONDS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
     help="Every axis of every layer, or averages over layers as in HAT.",
 )
 @click.option("--mix-attention", is_flag=True, help="Mix attention's projections too, not the feed-forward alone.")
-@click.option("--recipe", type=click.Choice(["sandwich", "single-path"]), default="sandwich", show_default=True)
+@click.option(
+    "--recipe", type=click.Choice(["sandwich", "single-path", "progressive"]), default="sandwich", show_default=True
+)
 @click.option("--distill", type=SHARE, default=0.0, show_default=True, help="Weight of the largest subnet's answers.")
 @click.option("--sequence-length", type=click.IntRange(8), default=64, show_default=True, help="Tokens, at most.")
 @click.option(

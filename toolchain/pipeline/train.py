@@ -213,10 +213,10 @@ def _check(space: SearchSpace, training: Training, extras: Extras) -> None:
             hint=f"name a space of the family {wanted!r}",
         )
     alone = space.point is not None
-    if training.distill and extras.teacher is None and (alone or training.recipe != "sandwich"):
+    if training.distill and extras.teacher is None and (alone or training.recipe == "single-path"):
         raise UsageError(
             "there is nobody to distill from",
-            why="in place, the largest subnet of a sandwich teaches the others",
+            why="in place, the largest subnet of an update teaches the others",
             hint="leave --distill out, train with --recipe sandwich, or give mostool finetune a --teacher",
         )
     if extras.teacher is not None and not training.distill:

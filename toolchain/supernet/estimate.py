@@ -53,11 +53,11 @@ def estimate(space: SearchSpace, training: Training) -> Estimate:
     with torch.device("meta"):
         supernet = build_supernet(space, training.mixture, training.dropout).train()
         batch = _batch(training)
-        drawn = draw_architectures(space, training, 0) | {"largest": space.largest()}
-        trained = [*draw_architectures(space, training, 0)]
-        if "random" in trained:
-            drawn["random"] = space.middle()
-        flops = sum(_flops(supernet, drawn[role], batch) for role in trained) * _BACKWARD * training.accumulate
+        taken = {"largest": space.largest(), "smallest": space.smallest(), "random": space.middle()}
+        passes = {role: _flops(supernet, architecture, batch) for role, architecture in taken.items()}
+        # A recipe may train other subnets at its end than at its start.
+        drawn = [draw_architectures(space, training, update) for update in (0, training.updates - 1)]
+        flops = sum(passes[role] for roles in drawn for role in roles) / 2 * _BACKWARD * training.accumulate
         kept = _kept_bytes(supernet, space.largest(), batch, training)
     shared = sum(parameter.numel() for parameter in supernet.parameters())
     rows, length = batch.ids.shape

@@ -169,12 +169,19 @@ def _look(supernet: Supernet, plan: Plan, update: int) -> dict[str, Quality]:
 
 
 def draw_architectures(space: SearchSpace, training: Training, update: int) -> dict[str, Architecture]:
-    """The subnets trained at one update, by role. `sandwich`: the largest, the smallest and a random one."""
+    """The subnets trained at one update, by role.
+
+    `single-path` (HAT, arXiv 2005.14187): a random one. `sandwich` (arXiv 1903.05134): the largest, the smallest and a
+    random one. `progressive` (after Once-for-All, arXiv 1908.09791): the largest alone for the first half of the
+    updates, then the sandwich.
+    """
     if space.point is not None:
         return {"largest": space.point}
+    if training.recipe == "progressive" and update < training.updates // 2:
+        return {"largest": space.largest()}
     rng = np.random.default_rng((training.seed, update))
     drawn = {"random": space.sample(rng)}
-    if training.recipe == "sandwich":
+    if training.recipe != "single-path":
         drawn = {"largest": space.largest(), "smallest": space.smallest()} | drawn
     return drawn
 
