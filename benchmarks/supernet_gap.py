@@ -3,13 +3,14 @@
     python benchmarks/supernet_gap.py --task translate --data train.en train.de --valid val.en val.de
     python benchmarks/supernet_gap.py --task mlm --data wikitext.txt
 
-For each seed it trains every method's supernet (single-path and sandwich with plain sharing, layer-wise and neuron-wise
-mixtures) and each of N architectures from scratch, all on the same data with the same number of updates, and compares
-the quality of those architectures. Everything is kept under --out: killed and run again it goes on, and --minutes makes
-it stop by itself, so that it can run in pieces; `--table` prints what there is.
+For each seed it trains every method's supernet (single-path, sandwich and progressive with plain sharing, layer-wise
+and neuron-wise mixtures) and each of N architectures from scratch, all on the same data with the same number of
+updates, and compares the quality of those architectures. Everything is kept under --out: killed and run again it goes
+on, and --minutes makes it stop by itself, so that it can run in pieces; `--table` prints what there is.
 
 gap: loss inside the supernet minus loss from scratch, on held-out items (mean over architectures of its absolute value,
-then mean and spread over seeds). tau: Kendall's rank correlation of the two losses, over all architectures and (mean)
+then mean and spread over seeds); short: the same of what is lost only, max(gap, 0), for a subnet may also be better
+inside the supernet than alone. tau: Kendall's rank correlation of the two losses, over all architectures and (mean)
 among those of one depth. Translations are also compared by BLEU, greedy, on the first --bleu-items of the test split.
 """
 
@@ -47,10 +48,18 @@ METHODS: dict[str, dict[str, Any]] = {
     "sandwich": {"mixture": PLAIN},
     "layer-wise": {"mixture": Mixture(kind="layer")},
     "neuron-wise": {"mixture": Mixture(kind="neuron")},
+    "progressive": {"recipe": "progressive", "mixture": PLAIN},
+    "neuron-progressive": {"recipe": "progressive", "mixture": Mixture(kind="neuron")},
+}
+VARIANTS: dict[str, dict[str, Any]] = {
     "neuron-spread2": {"mixture": Mixture(kind="neuron", router_spread=2.0)},
     "neuron-spread2-attention": {"mixture": Mixture(kind="neuron", router_spread=2.0, attention=True)},
-    "neuron-spread2-m4": {"mixture": Mixture(kind="neuron", experts=4, router_spread=2.0)},
+    "neuron-m4": {"mixture": Mixture(kind="neuron", experts=4)},
+    "neuron-averages": {"mixture": Mixture(kind="neuron", router_sees="averages")},
+    "sandwich-distill": {"mixture": PLAIN, "distill": 0.5},
 }
+"""Measured on request: --methods sandwich,neuron-spread2."""
+
 SPACES = {
     "translate": SearchSpace(
         "gap",
@@ -147,7 +156,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, nargs="+", default=[], help="as mostool train takes it")
     parser.add_argument("--valid", type=Path, nargs="+", default=[])
     parser.add_argument("--space", help="a shipped space or a TOML file; the benchmark's own small one unless given")
-    parser.add_argument("--methods", default=",".join(METHODS), help=f"of {', '.join(METHODS)}")
+    parser.add_argument("--methods", default=",".join(METHODS), help=f"of {', '.join(METHODS | VARIANTS)}")
     parser.add_argument("--parts", default="supernets,alone", help="train only these: two machines can share the work")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
@@ -192,7 +201,7 @@ def draw(space: SearchSpace, depth: str, count: int) -> list[Architecture]:
 
 def measure_supernet(settings: Settings, method: str, seed: int) -> None:
     name = f"{settings.training.task}-{method}-{seed}"
-    training = msgspec.structs.replace(settings.training, seed=seed, **METHODS[method])
+    training = msgspec.structs.replace(settings.training, seed=seed, **(METHODS | VARIANTS)[method])
     _measure(settings, name, settings.space, training, settings.architectures)
 
 
@@ -249,26 +258,26 @@ def print_table(settings: Settings, methods: list[str], seeds: list[int], option
     translates = training.task == "translate"
     bleu = f" {'BLEU gap':>12}" if translates else ""
     print(
-        f"{'method':12} {'seeds':>5} {'gap (loss)':>15} {'signed':>8} {'largest':>8} {'smallest':>8}{bleu} {'tau':>6} "
+        f"{'method':24} {'seeds':>5} {'gap (loss)':>15} {'short':>15} {'largest':>8} {'smallest':>8}{bleu} {'tau':>6} "
         f"{'in depth':>8} {'s/update':>9} {'parameters':>11}"
     )
     for method in methods:
         rows = [row for seed in seeds if (row := _compared(settings, method, seed)) is not None]
         if not rows:
-            print(f"{method:12} {0:5}")
+            print(f"{method:24} {0:5}")
             continue
         mean = {key: statistics.mean(row[key] for row in rows) for key in rows[0]}
-        spread = statistics.pstdev(row["gap"] for row in rows)
+        spread, short_spread = (statistics.pstdev(row[key] for row in rows) for key in ("gap", "short"))
         bleu = f" {mean['bleu']:12.2f}" if translates else ""
         print(
-            f"{method:12} {len(rows):5} {mean['gap']:8.4f} ±{spread:.4f} {mean['signed']:8.4f} {mean['largest']:8.4f} "
-            f"{mean['smallest']:8.4f}{bleu} {mean['tau']:6.2f} {mean['in_depth']:8.2f} {mean['seconds']:9.3f} "
-            f"{mean['parameters']:11,.0f}"
+            f"{method:24} {len(rows):5} {mean['gap']:8.4f} ±{spread:.4f} {mean['short']:8.4f} ±{short_spread:.4f} "
+            f"{mean['largest']:8.4f} {mean['smallest']:8.4f}{bleu} {mean['tau']:6.2f} {mean['in_depth']:8.2f} "
+            f"{mean['seconds']:9.3f} {mean['parameters']:11,.0f}"
         )
     alone = [found for seed in seeds if (found := _alone(settings, seed)) is not None]
     if alone:
         loss = statistics.mean(statistics.mean(one["loss"].values()) for one in alone)
-        print(f"from scratch {len(alone):5}  mean loss {loss:.4f}")
+        print(f"{'from scratch':24} {len(alone):5}  mean loss {loss:.4f}")
 
 
 def _read(settings: Settings, name: str) -> dict[str, Any] | None:
@@ -300,7 +309,7 @@ def _compared(settings: Settings, method: str, seed: int) -> dict[str, float] | 
     in_depth = [_tau(inside["loss"], alone["loss"], group) for group in depths.values() if len(group) > 2]
     row = {
         "gap": statistics.mean(map(abs, gaps)),
-        "signed": statistics.mean(gaps),
+        "short": statistics.mean(max(gap, 0.0) for gap in gaps),
         "smallest": gaps[0],
         "largest": gaps[1],
         "tau": _tau(inside["loss"], alone["loss"], ids),
