@@ -66,7 +66,9 @@ _SECONDS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 )
 @click.option("--mix-attention", is_flag=True, help="Mix attention's projections too, not the feed-forward alone.")
 @click.option(
-    "--recipe", type=click.Choice(["sandwich", "single-path", "progressive"]), default="sandwich", show_default=True
+    "--recipe",
+    type=click.Choice(["sandwich", "single-path", "progressive"]),
+    help="Which subnets an update trains. [progressive for mlm without --init, else sandwich]",
 )
 @click.option("--distill", type=SHARE, default=0.0, show_default=True, help="Weight of the largest subnet's answers.")
 @click.option("--sequence-length", type=click.IntRange(8), default=64, show_default=True, help="Tokens, at most.")
@@ -218,7 +220,14 @@ def _training(options: dict[str, Any], mixture: Mixture) -> Training:
 
     translates = options["task"] == "translate"
     given = {name: options[name] for name in Training.__struct_fields__ if options.get(name) is not None}
-    usual = {"label_smoothing": 0.1 if translates else 0.0, "batch_tokens": 2048 if translates else 0}
+    # Masked words are learned in two steps, and a supernet is slow to the second: supernet/README.md.
+    afresh = options.get("init", "") is None and options.get("only", "") is None  # finetune has neither option
+    progressive = options["task"] == "mlm" and afresh
+    usual = {
+        "label_smoothing": 0.1 if translates else 0.0,
+        "batch_tokens": 2048 if translates else 0,
+        "recipe": "progressive" if progressive else "sandwich",
+    }
     try:
         return msgspec.convert(usual | given | {"mixture": mixture}, Training)
     except (msgspec.ValidationError, ValueError) as error:
