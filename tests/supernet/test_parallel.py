@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -10,7 +11,6 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -50,20 +50,37 @@ def set_launched(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> None
 
 def in_two(work: Callable[..., Any], *arguments: Any) -> list[Any]:
     """What `work(rank, *arguments)` gives in each of two processes; their warnings are errors here too."""
-    port = free_port()
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(_at_work, rank, port, work, *arguments) for rank in (0, 1)]
-        return [future.result(timeout=120) for future in futures]
+    context, port = multiprocessing.get_context("spawn"), free_port()
+    pipes = [context.Pipe(duplex=False) for _ in range(2)]
+    processes = [
+        context.Process(target=_at_work, args=(sending, rank, port, work, *arguments), daemon=True)
+        for rank, (_, sending) in enumerate(pipes)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        assert all(receiving.poll(timeout=120) for receiving, _ in pipes), "they wait for one another"
+        found = [receiving.recv() for receiving, _ in pipes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+        for end in itertools.chain.from_iterable(pipes):
+            end.close()
+    for result, problem in found:
+        assert problem is None, problem
+        assert result is not None
+    return [result for result, _ in found]
 
 
-def _at_work(rank: int, port: int, work: Callable[..., Any], *arguments: Any) -> Any:
+def _at_work(sending: Any, rank: int, port: int, work: Callable[..., Any], *arguments: Any) -> None:
     warnings.simplefilter("error")
     os.environ.update(launched(rank, 2, port))
     torch.set_num_threads(1)
     try:
-        return work(rank, *arguments)
-    except Exception as error:
-        raise AssertionError(traceback.format_exc()) from error
+        sending.send((work(rank, *arguments), None))
+    except BaseException:
+        sending.send((None, f"process {rank}: {traceback.format_exc()}"))
 
 
 def summing(rank: int) -> dict[str, Any]:
