@@ -61,6 +61,10 @@ class UnstableError(MostoolError):
     kind = "unstable"
 
 
+class ToldElsewhere(SystemExit):
+    """Ends a process whose failure another one of the same training has told. Its argument is the exit code."""
+
+
 def unknown_name(what: str, name: str, known: Iterable[str]) -> UsageError:
     """A UsageError for a name nobody knows, with the nearest known one as its hint."""
     names = sorted(known)

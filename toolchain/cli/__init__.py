@@ -19,7 +19,7 @@ import click
 
 from toolchain.cli.app import app
 from toolchain.cli.output import print_failure
-from toolchain.errors import MostoolError, UsageError, unknown_name
+from toolchain.errors import MostoolError, ToldElsewhere, UsageError, unknown_name
 
 _GONE = {"--family": "leave it out: the task decides the family (--task translate, or classify, regress, mlm)"}
 """Options of earlier versions, and what to do in their place."""
@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_failure(failure, as_json=asked["json"])
             sys.stdout.flush()
             return failure.exit_code
+    except ToldElsewhere as ended:
+        return int(ended.code or 1)
     except (BrokenPipeError, SystemExit):  # click ends with SystemExit where it was writing itself
         # Nobody reads on: end quietly.
         _discard_stdout()

@@ -226,6 +226,12 @@ def _check(space: SearchSpace, training: Training, extras: Extras) -> None:
             f"the teacher was trained for the task {extras.teacher.task!r}, not {training.task!r}",
             hint="fine-tune it on the task first",
         )
+    if extras.compiled and not alone:
+        raise UsageError(
+            "a supernet is not compiled",
+            why="each of its subnets would be compiled anew, which takes longer than it saves",
+            hint="--compile is for one subnet: with --only, or with mostool finetune",
+        )
     if training.batch_tokens and not translation:
         raise UsageError("--batch-tokens is for translation", hint="use --batch-size")
 

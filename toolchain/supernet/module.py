@@ -87,14 +87,12 @@ class Supernet(nn.Module, abc.ABC):
         )
 
     def compile_subnet(self) -> None:
-        """Let torch compile what is trained.
+        """Let torch compile what is trained, where that is one subnet.
 
         Raises:
-            UsageError: many architectures are trained; each would be compiled anew, which takes longer than it saves.
+            UsageError: many are trained; each would be compiled anew, which takes longer than it saves.
         """
-        raise UsageError(
-            "a supernet is not compiled", hint="--compile pays for one subnet: with --only, or with mostool finetune"
-        )
+        raise UsageError("a supernet is not compiled", hint="train one subnet: with --only, or with mostool finetune")
 
     @property
     def device(self) -> torch.device:

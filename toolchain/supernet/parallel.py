@@ -20,7 +20,7 @@ import torch
 import torch.distributed
 from torch import nn
 
-from toolchain.errors import MostoolError, UsageError
+from toolchain.errors import MostoolError, ToldElsewhere, UsageError
 
 _PATIENCE = dt.timedelta(days=1)
 """How long processes wait for one another: the first may have much data to prepare. A dead one is noticed at once."""
@@ -105,8 +105,8 @@ def alone() -> Ranks:
 def joined() -> Iterator[Ranks]:
     """Train together with the processes that a launcher started, or alone.
 
-    A failure ends them all, and one of them tells it: the others end with SystemExit. Without that each would say the
-    same, or that it has lost the one that did.
+    A failure ends them all, and one of them tells it: the others end with ToldElsewhere. Without that each would say
+    the same, or that it has lost the one that did.
 
     Raises:
         UsageError: the launcher's variables make no sense.
@@ -119,7 +119,7 @@ def joined() -> Iterator[Ranks]:
         if ranks.size > 1:
             _ignore_signals()
             if not ranks.speaks():
-                raise SystemExit(error.exit_code if isinstance(error, MostoolError) else 1) from error
+                raise ToldElsewhere(error.exit_code if isinstance(error, MostoolError) else 1) from error
         raise
     finally:
         leave_ranks()
