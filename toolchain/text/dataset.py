@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -42,6 +43,7 @@ DATA_FILE = "data.safetensors"
 EXAMPLES_FILE = "examples.json"
 PREPARED_FILE = "data.json"
 _MADE = {TOKENIZER_FILE, DATA_FILE, EXAMPLES_FILE}
+MADE_ANEW = "remove the file and run `mostool train` again: it is made anew"
 SHORTEST_SEQUENCE = 8
 _EXAMPLES = 8
 _EXAMPLE_WORDS = range(5, 31)
@@ -181,13 +183,13 @@ def prepare(
     return data
 
 
-def find_prepared(folder: Path, sha256: str) -> Data | None:
-    """The record of a folder that is complete and made from inputs with this digest (`data_digest`), else None."""
+def find_prepared(folder: Path, sha256: str, made: set[str] = _MADE) -> Data | None:
+    """The record of a folder that holds the files `made`, from inputs with this digest (`data_digest`), else None."""
     if not (folder / PREPARED_FILE).is_file():
         return None
     try:
         prepared = read_record(folder / PREPARED_FILE, Prepared)
-        matching = set(prepared.files) == _MADE and all(
+        matching = set(prepared.files) == made and all(
             sha256_file(inside(folder, name)) == digest for name, digest in prepared.files.items()
         )
     except IntegrityError:
@@ -211,6 +213,24 @@ def verify_prepared(folder: Path) -> None:
             )
 
 
+@contextlib.contextmanager
+def opened_arrays(folder: Path) -> Iterator[Any]:
+    """The token arrays of a prepared folder, opened for reading by name.
+
+    Raises:
+        UsageError: the folder holds no data.
+        IntegrityError: the file is damaged, or lacks an array that is read within.
+    """
+    path = folder / DATA_FILE
+    if not path.is_file():
+        raise UsageError(f"there is no {path}", hint="train first: `mostool train` writes it")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as stored:
+            yield stored
+    except (safetensors.SafetensorError, OSError) as error:
+        raise IntegrityError(f"{path} cannot be read", why=str(error), hint=MADE_ANEW) from error
+
+
 def read_split(folder: Path, split: SplitName) -> Split:
     """One split of a prepared folder.
 
@@ -218,18 +238,12 @@ def read_split(folder: Path, split: SplitName) -> Split:
         UsageError: the folder holds no data.
         IntegrityError: the file is damaged or not one that `prepare` wrote.
     """
-    path = folder / DATA_FILE
-    if not path.is_file():
-        raise UsageError(f"there is no {path}", hint="train first: `mostool train` writes it")
-    hint = "remove the file and run `mostool train` again: it is made anew"
-    try:
-        with safetensors.safe_open(path, framework="numpy") as stored:
-            ids = stored.get_tensor(f"{split}.ids")
-            names = set(stored.keys())
-            labels = stored.get_tensor(f"{split}.labels") if f"{split}.labels" in names else None
-            values = stored.get_tensor(f"{split}.values") if f"{split}.values" in names else None
-    except (safetensors.SafetensorError, OSError) as error:
-        raise IntegrityError(f"{path} cannot be read", why=str(error), hint=hint) from error
+    path, hint = folder / DATA_FILE, MADE_ANEW
+    with opened_arrays(folder) as stored:
+        ids = stored.get_tensor(f"{split}.ids")
+        names = set(stored.keys())
+        labels = stored.get_tensor(f"{split}.labels") if f"{split}.labels" in names else None
+        values = stored.get_tensor(f"{split}.values") if f"{split}.values" in names else None
     fits = ids.dtype == np.int32 and ids.ndim == 2 and (labels is None or labels.shape == ids.shape[:1])
     if not fits or (ids.size and ids.min() < 0):
         raise IntegrityError(f"{path} does not hold token ids", hint=hint)

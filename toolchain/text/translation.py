@@ -15,17 +15,20 @@ import safetensors.numpy
 from tokenizers import Tokenizer  # type: ignore[import-untyped]
 
 from toolchain.errors import IntegrityError, UsageError
-from toolchain.files import disk_errors, inside, sha256_file, write_bytes, write_text
+from toolchain.files import disk_errors, sha256_file, write_bytes, write_text
 from toolchain.progress import Progress, ProgressListener, silent
-from toolchain.records import Data, Record, read_record, write_record
+from toolchain.records import Data, Record, write_record
 from toolchain.text.dataset import (
     DATA_FILE,
     EXAMPLES_FILE,
+    MADE_ANEW,
     PREPARED_FILE,
     SHORTEST_SEQUENCE,
     Example,
     Examples,
     Prepared,
+    find_prepared,
+    opened_arrays,
 )
 from toolchain.text.pairs import Pair, Pairs, counted, split_pairs
 from toolchain.text.parallel import ParallelCorpus
@@ -177,16 +180,7 @@ def find_prepared_translation(folder: Path, sha256: str) -> Data | None:
 
     `dataset.verify_prepared` says what is wrong with one.
     """
-    if not (folder / PREPARED_FILE).is_file():
-        return None
-    try:
-        prepared = read_record(folder / PREPARED_FILE, Prepared)
-        matching = set(prepared.files) == _MADE and all(
-            sha256_file(inside(folder, name)) == digest for name, digest in prepared.files.items()
-        )
-    except IntegrityError:
-        return None
-    return prepared.data if matching and prepared.data.sha256 == sha256 else None
+    return find_prepared(folder, sha256, _MADE)
 
 
 def read_parallel_split(folder: Path, split: SplitName) -> ParallelSplit:
@@ -196,18 +190,11 @@ def read_parallel_split(folder: Path, split: SplitName) -> ParallelSplit:
         UsageError: the folder holds no data.
         IntegrityError: the file is damaged or not one that `prepare_translation` wrote.
     """
-    path = folder / DATA_FILE
-    if not path.is_file():
-        raise UsageError(f"there is no {path}", hint="train first: `mostool train` writes it")
-    hint = "remove the file and run `mostool train` again: it is made anew"
-    try:
-        with safetensors.safe_open(path, framework="numpy") as stored:
-            read = ParallelSplit(*(stored.get_tensor(f"{split}.{field}") for field in ParallelSplit._fields))
-    except (safetensors.SafetensorError, OSError) as error:
-        raise IntegrityError(f"{path} cannot be read", why=str(error), hint=hint) from error
+    with opened_arrays(folder) as stored:
+        read = ParallelSplit(*(stored.get_tensor(f"{split}.{field}") for field in ParallelSplit._fields))
     whole = _holds_tokens(read.source, read.source_starts) and _holds_tokens(read.target, read.target_starts)
     if not whole or len(read.source_starts) != len(read.target_starts):
-        raise IntegrityError(f"{path} does not hold pairs of token ids", hint=hint)
+        raise IntegrityError(f"{folder / DATA_FILE} does not hold pairs of token ids", hint=MADE_ANEW)
     return read
 
 
