@@ -115,7 +115,7 @@ class Supernet(nn.Module, abc.ABC):
         return subnet.eval()
 
     def encoding(self, architecture: Architecture) -> Tensor:
-        """z [encoding_size]: what the routers read."""
+        """z [z_size]: what the routers read."""
         numbers = self._encode(architecture)
         return torch.tensor(numbers, dtype=torch.float32, device=self.device)
 
