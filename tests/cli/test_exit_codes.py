@@ -68,6 +68,10 @@ def test_an_unknown_name_is_answered_with_the_nearest(
         ["train", "--sequence-length", "7"],
         ["train", "--vocabulary-size", "63"],
         ["train", "--experts", "0"],
+        *(
+            ["train", "--mixture", "plain", *idle]
+            for idle in (["--experts", "2"], ["--router-spread", "1"], ["--mix-attention"])
+        ),
         ["train", "--seed", "-1"],
         ["train", "--task", "translate"],
         ["train", "stray"],

@@ -202,6 +202,10 @@ def _mixture(options: dict[str, Any]) -> Mixture:
         kind, experts = "plain", None
     if kind == "plain" and experts is not None:
         raise UsageError("plain sharing has no experts", hint="leave --experts out, or choose --mixture neuron")
+    idle = [name for name in ("router_spread", "mix_attention") if options[name]] if kind == "plain" else []
+    if idle:
+        flag = f"--{idle[0].replace('_', '-')}"
+        raise UsageError(f"plain sharing mixes nothing, and {flag} is about mixing", hint=f"leave {flag} out")
     return Mixture(
         kind=kind,
         experts=1 if kind == "plain" else experts or 2,
