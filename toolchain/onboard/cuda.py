@@ -141,14 +141,16 @@ class Device:
     def launch(self, graph: int, stream: int) -> None:
         self._call("cuGraphLaunch", graph, stream)
 
-    def release(self, addresses: tuple[int, ...], stream: int, graph: int) -> None:
-        """Give back what a model held. What fails here (the driver may be gone already) has no consequence."""
-        if graph:
-            self._library.cuGraphExecDestroy(graph)
-        if stream:
-            self._library.cuStreamDestroy_v2(stream)
-        for address in addresses:
-            self._library.cuMemFree_v2(address)
+    # What fails while something is given back (the driver may be gone already) has no consequence.
+
+    def free(self, address: int) -> None:
+        self._library.cuMemFree_v2(address)
+
+    def drop_stream(self, stream: int) -> None:
+        self._library.cuStreamDestroy_v2(stream)
+
+    def drop_graph(self, graph: int) -> None:
+        self._library.cuGraphExecDestroy(graph)
 
     def _text(self, function: str) -> str:
         text = ctypes.create_string_buffer(256)

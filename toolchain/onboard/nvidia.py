@@ -28,7 +28,6 @@ _LIMITS = {0x02: "application clocks", 0x04: "software power cap", 0x10: "sync b
 """Reasons for a lower clock that are no trouble: how this GPU is set up, or as fast as its power limit allows."""
 _SIGNATURES = {
     "nvmlInit_v2": (),
-    "nvmlErrorString": (c_int,),
     "nvmlSystemGetDriverVersion": (c_char_p, c_uint),
     "nvmlDeviceGetHandleByPciBusId_v2": (c_char_p, POINTER(c_void_p)),
     "nvmlDeviceGetTemperature": (c_void_p, c_int, POINTER(c_uint)),
@@ -76,7 +75,6 @@ def _management() -> Any:
     """NVML, started; None where it is not to be had."""
     library = open_library(_PLACES, _SIGNATURES)
     if library is not None:
-        library.nvmlErrorString.restype = c_char_p
         if not library.nvmlInit_v2():
             return library
     return None
