@@ -1,8 +1,10 @@
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -12,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from toolchain.onboard import cuda, nvidia, tensorrt_engine, tensorrt_plan
 from toolchain.onboard.channel import RefusalError
 from toolchain.onboard.tensorrt_plan import build_plan, cached_plan
+from toolchain.targets import Target, shipped_folder
 
 from . import fake_tensorrt
 from .asked import refusal_of, request
@@ -305,3 +308,17 @@ def test_an_option_that_says_nothing_sensible_is_refused(options: dict[str, str]
 def test_shapes_are_spelled_as_trtexec_spells_them() -> None:
     settings = tensorrt_plan.settings_of(request(profile__min="ids:1x1, mask:1x1,scope:0:2"))
     assert settings.lowest == {"ids": (1, 1), "mask": (1, 1), "scope:0": (2,)}
+
+
+@pytest.mark.parametrize("name", ["gpu", "gpu-tensorrt", "jetson"])
+def test_the_shipped_targets_are_valid_and_so_are_the_lines_they_show(name: str) -> None:
+    text = (shipped_folder("targets") / f"{name}.toml").read_text()
+    shown = re.sub(r'^# (?=\[|"?[a-z_.0-9]+"? = )', "", text, flags=re.MULTILINE)
+    assert shown.count("\n#") < text.count("\n#")
+    for content in (text, shown):
+        target = msgspec.toml.decode(content, type=Target)
+        assert target.id == name
+        assert target.runtime.on_accelerator
+        if target.runtime.engine != "onnxruntime":
+            settings = tensorrt_plan.settings_of(request("tensorrt", **target.runtime.options))
+            assert settings.cuda_graph is (content is shown)
