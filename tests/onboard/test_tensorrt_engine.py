@@ -262,3 +262,18 @@ def test_a_driver_is_never_used_by_a_fork() -> None:
 def test_these_engines_have_no_providers(wrong: dict[str, Any]) -> None:
     with refusal_of("provider", "tensorrt has no provider"):
         tensorrt_engine.describe({**request("tensorrt"), **wrong})
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("Cuda Runtime (In x (cudaError 35: CUDA driver version is insufficient))", "provider"),
+        ("Cuda Runtime (In x (cudaError 100: no CUDA-capable device is detected))", "provider"),
+        ("Error Code 2: OutOfMemory (Requested size was 1 bytes.)", "memory"),
+        ("Cuda Runtime (out of memory)", "memory"),
+        ("Cuda Runtime (In x (cudaError 350: something else))", "load"),
+        ("API Usage Error", "load"),
+    ],
+)
+def test_a_driver_that_is_too_old_is_not_the_models_fault(reason: str, kind: str) -> None:
+    assert tensorrt_plan.kind_of(reason) == kind

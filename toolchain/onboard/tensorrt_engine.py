@@ -20,6 +20,7 @@ from .tensorrt_plan import (
     compiles_when_loaded,
     keep,
     kept,
+    kind_of,
     log_of,
     module_of,
     settings_of,
@@ -63,7 +64,8 @@ def open_model(path: str, request: Request, inputs: dict[str, Any]) -> Runner:
         except UnusablePlanError:
             return Runner(cached_plan(content, request, shapes, str(device), fresh=True), device, request, inputs)
     except UnusablePlanError as fault:
-        raise RefusalError("load", f"{request['engine']} cannot load what it has built: {fault}") from fault
+        said = f"{request['engine']} cannot load what it has built: {fault}"
+        raise RefusalError(kind_of(said), said) from fault
     except errors() as fault:
         raise RefusalError("load", f"{request['engine']}: {fault}") from fault
 

@@ -16,6 +16,7 @@ import hashlib
 import importlib
 import json
 import os
+import re
 from typing import Any, NamedTuple
 
 from .channel import LONGEST_ERROR, RefusalError, Request
@@ -129,6 +130,13 @@ def log_of(trt: Any) -> Any:
     return Log()
 
 
+def kind_of(reason: str) -> str:
+    """Whose fault a failure is, by TensorRT's words: the driver's, the memory's, or the model's."""
+    if re.search(r"cudaError (35|46|100|101|803|804)\b", reason):  # too old for this TensorRT, or no such GPU
+        return "provider"
+    return "memory" if re.search(r"out ?of ?memory", reason, re.IGNORECASE) else "load"
+
+
 def build_plan(content: bytes, request: Request, shapes: Shapes, timings: str = "") -> bytes:
     """Compile an ONNX model; tensorrt_rtx needs no GPU for it. `timings` is the file of a timing cache.
 
@@ -159,8 +167,7 @@ def build_plan(content: bytes, request: Request, shapes: Shapes, timings: str = 
     cache = _timing_cache(trt, config, timings)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        kind = "memory" if "memory" in log.reason().lower() else "load"
-        raise RefusalError(kind, f"{request['engine']} cannot build it: {log.reason()}")
+        raise RefusalError(kind_of(log.reason()), f"{request['engine']} cannot build it: {log.reason()}")
     if cache is not None:
         keep(timings, bytes(config.get_timing_cache().serialize()))
     return bytes(plan)
