@@ -20,3 +20,11 @@ ProgressListener = Callable[[Progress], None]
 
 def silent(_: Progress) -> None:
     """Listen to nothing."""
+
+
+Tell = Callable[[str], None]
+"""Told, in one line, what long work waits for."""
+
+
+def silent_tell(note: str) -> None:
+    """Tell nobody."""

@@ -240,7 +240,11 @@ class Artifact(Record, frozen=True):
 
 
 class Environment(Record, frozen=True):
-    """The machine and the runtime a measurement was made with. No host name, no serial number."""
+    """The machine and the runtime a measurement was made with. No host name, no serial number.
+
+    `unit` tells two boards of one kind apart (the beginning of a hash); `emulator` is what pretends to be the
+    processor, empty on a real one; `accelerator` and `driver` are those the provider uses, empty where it uses none.
+    """
 
     machine: str
     cpu: str
@@ -255,7 +259,18 @@ class Environment(Record, frozen=True):
     provider: str
     isa: tuple[str, ...] = ()
     board: str = ""
+    unit: str = ""
+    bits: int = 64
+    libc: str = ""
+    accelerator: str = ""
+    driver: str = ""
+    emulator: str = ""
     boot_id: str = ""
+
+    @property
+    def source(self) -> Source:
+        """What a number that was clocked here is: measured, or emulated, which says nothing about a real device."""
+        return "emulated" if self.emulator else "measured"
 
     @property
     def fingerprint(self) -> str:
@@ -293,22 +308,56 @@ class Round(Record, frozen=True):
             raise ValueError("wall_s, cpu_s and delay_s must have the same length")
 
 
+class Conditions(Record, frozen=True):
+    """What the device's sensors said while a group was measured; None is what it does not tell.
+
+    `throttled` is a Raspberry Pi's word of bits. Rounds that were measured hot or throttled are discarded and made
+    again; `cooled_s` is how long that had to wait.
+    """
+
+    temperature_start_c: float | None = None
+    temperature_end_c: float | None = None
+    temperature_highest_c: float | None = None
+    frequency_lowest_hz: float | None = None
+    throttled_start: int | None = None
+    throttled_end: int | None = None
+    rounds_discarded: Annotated[int, msgspec.Meta(ge=0)] = 0
+    cooled_s: Seconds = 0.0
+    load_per_core: float = 0.0
+
+
+class Energy(Record, frozen=True):
+    """What a call costs beyond an idle device, by a sensor and with its limits in words."""
+
+    sensor: str
+    joules_per_call: float
+    idle_w: float
+    busy_w: float
+    calls: Annotated[int, msgspec.Meta(ge=1)]
+    window_s: Elapsed
+    limits: str = ""
+
+
 class Timed(Record, frozen=True, tag="timed"):
     """A latency that was measured. Raw rounds; the figures are derived by profiling/statistics.py.
 
+    `model_memory_bytes` is how far loading and running the model lifts the peak memory of a process of its own.
     `flags` are the worker's remarks: `unstable` (the interval was still too wide when its time was up), `not-steady`
-    (warm-up never settled), `delay-unknown` (this system does not say how long a process waits for a processor).
+    (warm-up never settled), `delay-unknown` (this system does not say how long a process waits for a processor),
+    `enqueue-bound` (a GPU waited for its host).
     """
 
     rounds: Annotated[tuple[Round, ...], msgspec.Meta(min_length=1)]
     session_s: Seconds
     first_run_s: Seconds
     model_memory_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    energy: Energy | None = None
+    conditions: Conditions = Conditions()
     flags: tuple[str, ...] = ()
 
 
 class Failed(Record, frozen=True, tag="failed"):
-    """A latency that could not be had, and why: `stage` is build, load, run or the worker itself."""
+    """A latency that could not be had, and why: `stage` is build, load, run, memory (it does not fit) or the worker."""
 
     stage: str
     error: str
@@ -331,6 +380,16 @@ class Measurement(Stored, frozen=True):
     outcome: Timed | Failed
 
 
+class NoiseFloor(Record, frozen=True):
+    """What measuring one and the same model several times shows as differences: smaller ones between models are ties.
+
+    `value` is the largest |ratio - 1| among `copies` of the reference, measured as candidates of one group.
+    """
+
+    value: float
+    copies: Annotated[int, msgspec.Meta(ge=2)]
+
+
 class TableInfo(Stored, frozen=True):
     """The header of a latency table: all its measurements share this."""
 
@@ -344,6 +403,10 @@ class TableInfo(Stored, frozen=True):
     options: dict[str, str]
     reference_sha256: str
     created_at: dt.datetime
+    provider_options: dict[str, str] = {}
+    cores: tuple[int, ...] = ()
+    thermal: str = "guard"
+    noise_floor: NoiseFloor | None = None
 
 
 class Latency(Record, frozen=True):
@@ -486,6 +549,9 @@ class Manifest(Stored, frozen=True):
     created_at: dt.datetime
     files: dict[str, str]
     versions: dict[str, str]
+    device_parity_max_abs_error: float | None = None
+    provider_options: dict[str, str] = {}
+    cores: tuple[int, ...] = ()
     pairs: bool = False
     alone: bool = False
     origin: Origin | None = None

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from toolchain.devices import Connection
+from toolchain.devices.device import Claim
+from toolchain.devices.local import LocalDevice
 from toolchain.records import Round, Timed
+from toolchain.targets import Target
 
 SHAPE = [4, 8]
 
@@ -57,6 +61,17 @@ class Replay:
 
     def close(self) -> None:
         self.closed = True
+
+
+class Started(LocalDevice):
+    """A device whose workers are whatever `start` gives."""
+
+    def __init__(self, target: Target, start: Callable[[], Connection]) -> None:
+        super().__init__(target)
+        self._start = start
+
+    def start_worker(self, claim: Claim | None = None) -> Connection:  # noqa: ARG002
+        return self._start()
 
 
 def timed(wall_s: Sequence[Sequence[float]], reference_s: Sequence[float], **fields: object) -> Timed:

@@ -9,7 +9,17 @@ import pytest
 from toolchain.errors import DeviceError, IntegrityError, UsageError
 from toolchain.files import sha256_bytes
 from toolchain.profiling.table import JOURNAL, REFERENCE, TABLE, open_table, read_table
-from toolchain.records import Environment, Failed, Measurement, TableInfo, Timed, Workload, now, write_record
+from toolchain.records import (
+    Environment,
+    Failed,
+    Measurement,
+    NoiseFloor,
+    TableInfo,
+    Timed,
+    Workload,
+    now,
+    write_record,
+)
 from toolchain.space import Architecture, Axis, SearchSpace
 
 from .models import timed
@@ -89,6 +99,14 @@ def test_a_table_is_continued_where_it_stopped(folder: Path) -> None:
     assert (folder / REFERENCE).read_bytes() == MODEL
 
 
+def test_the_noise_floor_is_kept_in_the_header_and_is_no_reason_to_refuse(folder: Path) -> None:
+    with open_table(folder, INFO, MODEL) as table:
+        table.note_noise_floor(NoiseFloor(value=0.004, copies=4))
+    with open_table(folder, INFO, MODEL) as table:
+        assert table.info.noise_floor == NoiseFloor(value=0.004, copies=4)
+    assert read_table(folder)[0].noise_floor == NoiseFloor(value=0.004, copies=4)
+
+
 def test_a_latency_is_never_measured_twice_but_a_failure_may_be_tried_again(folder: Path) -> None:
     with open_table(folder, INFO, MODEL) as table:
         with pytest.raises(UsageError, match=r"measured in .* already"):
@@ -104,6 +122,8 @@ def test_a_latency_is_never_measured_twice_but_a_failure_may_be_tried_again(fold
 OTHERWISE: dict[str, dict[str, Any]] = {
     "environment.cpu": {"environment": msgspec.structs.replace(HERE, cpu="another")},
     "environment.kernel": {"environment": msgspec.structs.replace(HERE, kernel="6.2")},
+    "environment.unit": {"environment": msgspec.structs.replace(HERE, unit="0b0b0b")},
+    "environment.emulator": {"environment": msgspec.structs.replace(HERE, emulator="qemu-aarch64")},
     "environment.engine_version": {"environment": msgspec.structs.replace(HERE, engine_version="1.23.0")},
     "environment.memory_bytes": {"environment": msgspec.structs.replace(HERE, memory_bytes=4 << 30)},
     "target": {"target": "rpi"},
@@ -111,7 +131,10 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "space": {"space": msgspec.structs.replace(SPACE, name="other")},
     "recipe": {"recipe": "plain"},
     "threads": {"threads": 2},
-    "options": {"options": {}},
+    "options": {"options": {"enable": "0"}},
+    "provider_options": {"provider_options": {"enable_cuda_graph": "1"}},
+    "cores": {"cores": (2, 3)},
+    "thermal": {"thermal": "sustained"},
     "reference_sha256": {"reference_sha256": sha256_bytes(b"another")},
 }
 
@@ -132,7 +155,7 @@ def test_another_environment_is_refused_by_name_and_nothing_changes(folder: Path
 
 def test_every_field_of_a_header_is_compared_or_known_not_to_matter() -> None:
     compared = {name.partition(".")[0] for name in OTHERWISE} | {"precision"}
-    assert compared == set(TableInfo.__struct_fields__) - {"schema", "created_at"}
+    assert compared == set(TableInfo.__struct_fields__) - {"schema", "created_at", "noise_floor"}
 
 
 def test_fresh_starts_anew_and_keeps_the_old(folder: Path) -> None:

@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -11,25 +10,20 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from toolchain.devices import Connection, ConnectionLostError
+from toolchain.devices.local import LONGEST_LINE_BYTES, LocalConnection, LocalDevice
 from toolchain.errors import DeviceError, MostoolError
-from toolchain.profiling.connection import LONGEST_LINE_BYTES, Connection, ConnectionLostError, LocalConnection
-from toolchain.profiling.session import (
-    Candidate,
-    InputShape,
-    measure,
-    peak_memory_bytes,
-    read_environment,
-    run_model,
-)
+from toolchain.profiling.groups import Candidate, Spent, measure, noise_floor
+from toolchain.profiling.session import InputShape, peak_memory_bytes, read_environment, run_model
 from toolchain.progress import Progress
 from toolchain.records import Failed, Timed
 from toolchain.targets import Runtime, Target
 
-from .models import Replay, timed
+from .models import Replay, Started, timed
 
 Inputs = dict[str, InputShape]
 
-HELLO = b'{"type":"hello","protocol":1,"python":"3.11.2","machine":"x86_64"}'
+HELLO = b'{"type":"hello","protocol":2,"python":"3.11.2","machine":"x86_64"}'
 DONE = b'{"type":"done"}'
 TIMED = msgspec.json.encode({"type": "timed", "candidate": 0, "timed": timed([[0.1]], [0.1])})
 
@@ -46,15 +40,15 @@ def named(folder: Path, *names: str) -> list[Candidate]:
     return [Candidate(name, folder / f"{name}.onnx") for name in names]
 
 
-def replaying(*lives: list[bytes | Exception]) -> tuple[Callable[[Target], Connection], list[Replay]]:
-    """A way to connect that gives these recorded workers, one after the other, and the ones given so far."""
+def replaying(target: Target, *lives: list[bytes | Exception]) -> tuple[Started, list[Replay]]:
+    """A device that starts these recorded workers, one after the other, and the ones started so far."""
     left, made = list(lives), []
 
-    def connect(target: Target) -> Connection:
+    def start() -> Connection:
         made.append(Replay(left.pop(0)))
         return made[-1]
 
-    return connect, made
+    return Started(target, start), made
 
 
 # -- real workers ----------------------------------------------------------------------------------------------------
@@ -64,7 +58,7 @@ def test_good_candidates_are_timed_and_bad_ones_fail_alone(folder: Path, target:
     seen: list[Progress] = []
     group = named(folder, "good", "broken", "log", "other", "good")
     reference = folder / "reference.onnx"
-    answers = list(measure(group, reference, inputs, target, 7, listener=seen.append))
+    answers = list(measure(group, reference, inputs, LocalDevice(target), 7, listener=seen.append))
     assert [candidate.name for candidate, _ in answers[:2]] == ["broken", "log"], "outcomes come as they settle"
     assert sorted(candidate.name for candidate, _ in answers) == ["broken", "good", "good", "log", "other"]
     broken, log, *others = (outcome for _, outcome in answers)
@@ -78,12 +72,12 @@ def test_good_candidates_are_timed_and_bad_ones_fail_alone(folder: Path, target:
         assert all(len(turn.wall_s) == target.measure.calls_per_turn for turn in outcome.rounds)
         assert all(turn.reference_fastest_s <= turn.reference_wall_s for turn in outcome.rounds)
     assert {(one.done, one.total) for one in seen} == {(0, 5), (4, 5)}
-    assert "load broken" in {one.note for one in seen}
+    assert "try broken" in {one.note for one in seen}
 
 
 def test_an_interval_that_stays_too_wide_is_flagged(folder: Path, target: Target, inputs: Inputs) -> None:
     strict = msgspec.structs.replace(target, measure=msgspec.structs.replace(target.measure, half_width=1e-12))
-    ((_, outcome),) = measure(named(folder, "good"), folder / "reference.onnx", inputs, strict, 0)
+    ((_, outcome),) = measure(named(folder, "good"), folder / "reference.onnx", inputs, LocalDevice(strict), 0)
     assert isinstance(outcome, Timed)
     assert "unstable" in outcome.flags
 
@@ -93,88 +87,108 @@ def test_a_provider_that_is_not_there_is_refused_before_anything_is_measured(
 ) -> None:
     elsewhere = msgspec.structs.replace(target, runtime=Runtime(provider="CUDAExecutionProvider"))
     with pytest.raises(DeviceError, match="CUDAExecutionProvider"):
-        read_environment(elsewhere)
+        read_environment(LocalDevice(elsewhere))
     with pytest.raises(DeviceError, match="CUDAExecutionProvider"):
-        list(measure(named(folder, "good"), folder / "reference.onnx", inputs, elsewhere, 0))
+        list(measure(named(folder, "good"), folder / "reference.onnx", inputs, LocalDevice(elsewhere), 0))
 
 
-@pytest.mark.parametrize("reference", ["broken", "log", "missing"])
+@pytest.mark.parametrize("reference", ["broken", "log"])
 def test_a_reference_that_fails_is_nobodys_fault_but_the_devices(
     folder: Path, target: Target, inputs: Inputs, reference: str
 ) -> None:
     with pytest.raises(DeviceError, match="reference model fails on cpu"):
-        list(measure(named(folder, "good"), folder / f"{reference}.onnx", inputs, target, 0))
+        list(measure(named(folder, "good"), folder / f"{reference}.onnx", inputs, LocalDevice(target), 0))
 
 
 def test_the_environment_of_this_machine(target: Target) -> None:
-    environment = read_environment(target)
+    environment = read_environment(LocalDevice(target))
     assert environment.engine_version == onnxruntime.__version__
     assert environment.provider == "CPUExecutionProvider"
     assert environment.cores >= 1
-    assert environment.fingerprint == read_environment(target).fingerprint
+    assert environment.fingerprint == read_environment(LocalDevice(target)).fingerprint
 
 
 def test_a_model_runs_there_as_it_does_here(folder: Path, target: Target) -> None:
     given = {"x": np.random.default_rng(0).uniform(-1, 1, (4, 8)).astype(np.float32)}
     session = onnxruntime.InferenceSession(folder / "good.onnx", providers=["CPUExecutionProvider"])
     (expected,) = session.run(None, given)
-    (found,) = run_model(folder / "good.onnx", given, target)
+    ((found,),) = run_model(folder / "good.onnx", [given], LocalDevice(target))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     with pytest.raises(DeviceError, match="cpu cannot load the model"):
-        run_model(folder / "broken.onnx", given, target)
+        run_model(folder / "broken.onnx", [given], LocalDevice(target))
 
 
 def test_peak_memory_is_that_of_the_model_and_not_of_who_asks(folder: Path, target: Target, inputs: Inputs) -> None:
     ballast = np.ones(50 << 20, dtype=np.uint8)
-    found = peak_memory_bytes(folder / "good.onnx", inputs, target)
+    found = peak_memory_bytes(folder / "good.onnx", inputs, LocalDevice(target))
     assert found is not None
     assert 0 < found < ballast.nbytes
-    assert peak_memory_bytes(folder / "broken.onnx", inputs, target) is None
+    assert peak_memory_bytes(folder / "broken.onnx", inputs, LocalDevice(target)) is None
 
 
 DEADLY = """
 import os, sys
-from toolchain.profiling import worker
-opened = worker.Model._open
-def deadly(model, path, request):
-    if "killer" in path:
+from toolchain.onboard import onnxruntime_engine, worker
+opened, parent = onnxruntime_engine.open_model, os.getpid()
+def deadly(path, request, inputs):
+    if "killer" in path and ({in_trial} or os.getpid() == parent):
         os.kill(os.getpid(), {signal})
-    return opened(model, path, request)
-worker.Model._open = deadly
+    return opened(path, request, inputs)
+onnxruntime_engine.open_model = deadly
 sys.exit(worker.main())
 """
 
 
-@pytest.mark.parametrize(("signal", "sentence"), [(11, "killed by signal 11 (SIGSEGV)"), (9, "killed by signal 9")])
-def test_a_candidate_that_kills_the_worker_fails_alone(
-    folder: Path, target: Target, inputs: Inputs, signal: int, sentence: str
+@pytest.mark.parametrize(
+    ("signal", "in_trial", "stage", "sentence"),
+    [
+        (11, True, "load", "it crashes the engine: killed by signal 11"),
+        (9, True, "memory", "killed by signal 9 (out of memory?)"),
+        (11, False, "worker", "killed by signal 11 (SIGSEGV)"),
+        (9, False, "worker", "killed by signal 9"),
+    ],
+)
+def test_a_candidate_that_kills_its_process_fails_alone(
+    folder: Path, target: Target, inputs: Inputs, signal: int, in_trial: bool, stage: str, sentence: str
 ) -> None:
-    def connect(target: Target) -> Connection:
-        return LocalConnection([sys.executable, "-c", DEADLY.format(signal=signal)])
+    deadly = DEADLY.format(signal=signal, in_trial=in_trial)
+    workers: list[Connection] = []
 
+    def start() -> Connection:
+        workers.append(LocalConnection([sys.executable, "-c", deadly]))
+        return workers[-1]
+
+    device = Started(target, start)
     group = named(folder, "good", "killer", "other")
-    answers = list(measure(group, folder / "reference.onnx", inputs, target, 0, connect=connect))
-    assert [type(outcome) for _, outcome in answers] == [Timed, Failed, Timed]
-    failed = answers[1][1]
+    answers = dict(measure(group, folder / "reference.onnx", inputs, device, 0))
+    assert {one.name: type(outcome) for one, outcome in answers.items()} == {
+        "good": Timed,
+        "killer": Failed,
+        "other": Timed,
+    }
+    failed = answers[group[1]]
     assert isinstance(failed, Failed)
-    assert failed.stage == "worker"
+    assert failed.stage == stage
     assert failed.error.startswith(sentence)
-    assert peak_memory_bytes(folder / "killer.onnx", inputs, target, connect=connect) is None
+    assert len(workers) == (1 if in_trial else 4), "one that dies in its trial takes no worker with it"
+    if in_trial:
+        assert peak_memory_bytes(folder / "killer.onnx", inputs, device) is None
     with pytest.raises(DeviceError, match="lost"):
-        list(measure(named(folder, "good"), folder / "killer.onnx", inputs, target, 0, connect=connect))
+        list(measure(named(folder, "good"), folder / "killer.onnx", inputs, device, 0))
 
 
 # -- recorded workers ------------------------------------------------------------------------------------------------
 
 
 def test_a_silent_worker_is_ended_and_only_the_culprit_fails(folder: Path, target: Target, inputs: Inputs) -> None:
-    connect, made = replaying(
+    device, made = replaying(
+        target,
         [HELLO, step(-1), step(0), step(1), TimeoutError()],
         [HELLO, step(-1), step(0), TIMED, DONE],
         [HELLO, step(-1), step(0), TimeoutError()],
     )
     group = named(folder, "good", "other")
-    answers = list(measure(group, folder / "reference.onnx", inputs, target, 0, connect=connect))
+    answers = list(measure(group, folder / "reference.onnx", inputs, device, 0))
     assert [type(outcome) for _, outcome in answers] == [Timed, Failed]
     assert answers[1][1] == Failed(stage="worker", error="no sign of life for 120 s")
     assert all(one.closed for one in made)
@@ -185,11 +199,13 @@ def test_a_silent_worker_is_ended_and_only_the_culprit_fails(folder: Path, targe
 def test_what_had_its_answer_before_the_worker_died_is_not_measured_again(
     folder: Path, target: Target, inputs: Inputs
 ) -> None:
-    connect, made = replaying(
-        [HELLO, step(0), timed_line(1), ConnectionLostError("killed by signal 9")], [HELLO, step(0), TIMED, DONE]
+    device, made = replaying(
+        target,
+        [HELLO, step(0), timed_line(1), ConnectionLostError("killed by signal 9")],
+        [HELLO, step(0), TIMED, DONE],
     )
     group = named(folder, "good", "other")
-    answers = list(measure(group, folder / "reference.onnx", inputs, target, 0, connect=connect))
+    answers = list(measure(group, folder / "reference.onnx", inputs, device, 0))
     assert [(candidate.name, type(outcome)) for candidate, outcome in answers] == [("other", Timed), ("good", Timed)]
     assert len(made) == 2
 
@@ -197,8 +213,8 @@ def test_what_had_its_answer_before_the_worker_died_is_not_measured_again(
 def test_an_outcome_is_handed_on_while_the_rest_of_its_group_is_measured(
     folder: Path, target: Target, inputs: Inputs
 ) -> None:
-    connect, made = replaying([HELLO, step(0), timed_line(1), step(0), TIMED, DONE])
-    answers = measure(named(folder, "good", "other"), folder / "reference.onnx", inputs, target, 0, connect=connect)
+    device, made = replaying(target, [HELLO, step(0), timed_line(1), step(0), TIMED, DONE])
+    answers = measure(named(folder, "good", "other"), folder / "reference.onnx", inputs, device, 0)
     candidate, _ = next(answers)
     assert candidate.name == "other"
     assert not made[0].closed
@@ -207,17 +223,17 @@ def test_an_outcome_is_handed_on_while_the_rest_of_its_group_is_measured(
 
 
 def test_a_worker_lost_after_its_last_outcome_takes_nothing_back(folder: Path, target: Target, inputs: Inputs) -> None:
-    connect, _ = replaying([HELLO, step(0), TIMED, ConnectionLostError("killed by signal 9")])
-    ((_, outcome),) = measure(named(folder, "good"), folder / "reference.onnx", inputs, target, 0, connect=connect)
+    device, _ = replaying(target, [HELLO, step(0), TIMED, ConnectionLostError("killed by signal 9")])
+    ((_, outcome),) = measure(named(folder, "good"), folder / "reference.onnx", inputs, device, 0)
     assert isinstance(outcome, Timed)
 
 
 def test_a_worker_lost_over_the_reference_is_not_held_against_a_candidate(
     folder: Path, target: Target, inputs: Inputs
 ) -> None:
-    connect, made = replaying([HELLO, step(-1), ConnectionLostError("killed by signal 4")])
+    device, made = replaying(target, [HELLO, step(-1), ConnectionLostError("killed by signal 4")])
     with pytest.raises(DeviceError, match="killed by signal 4"):
-        list(measure(named(folder, "good"), folder / "reference.onnx", inputs, target, 0, connect=connect))
+        list(measure(named(folder, "good"), folder / "reference.onnx", inputs, device, 0))
     assert made[0].closed
 
 
@@ -247,33 +263,74 @@ GARBAGE = {
 
 @pytest.mark.parametrize("name", GARBAGE)
 def test_garbage_is_a_device_error(folder: Path, target: Target, inputs: Inputs, name: str) -> None:
-    connect, made = replaying([HELLO, step(0), *GARBAGE[name].split(b"\n"), DONE])
+    device, made = replaying(target, [HELLO, step(0), *GARBAGE[name].split(b"\n"), DONE])
     with pytest.raises(DeviceError, match="garbage"):
-        list(measure(named(folder, "good"), folder / "reference.onnx", inputs, target, 0, connect=connect))
+        list(measure(named(folder, "good"), folder / "reference.onnx", inputs, device, 0))
     assert made[0].closed
 
 
-@pytest.mark.parametrize("first", [b"Last login: Sunday", DONE, HELLO.replace(b'"protocol":1', b'"protocol":2')])
+@pytest.mark.parametrize("first", [b"Last login: Sunday", DONE, HELLO.replace(b'"protocol":2', b'"protocol":3')])
 def test_a_worker_must_say_hello_in_our_protocol(target: Target, first: bytes) -> None:
-    connect, made = replaying([first])
+    device, made = replaying(target, [first])
     with pytest.raises(DeviceError):
-        read_environment(target, connect=connect)
+        read_environment(device)
     assert made[0].closed
 
 
-@pytest.mark.parametrize("kind", ["request", "engine", "provider", "reference", "load", "run"])
+@pytest.mark.parametrize("kind", ["request", "engine", "provider", "reference", "load", "run", "memory", "throttled"])
 def test_a_refusal_is_a_device_error_that_says_why(target: Target, kind: str) -> None:
     line = json.dumps({"type": "error", "kind": kind, "message": "because\nof this"}).encode()
-    connect, _ = replaying([HELLO, line])
+    device, _ = replaying(target, [HELLO, line])
     with pytest.raises(DeviceError) as caught:
-        read_environment(target, connect=connect)
+        read_environment(device)
     assert caught.value.why == "because of this"
 
 
-def test_outputs_that_cannot_be_read_are_a_device_error(folder: Path, target: Target) -> None:
-    connect, _ = replaying([HELLO, b'{"type":"ran","outputs":1}'])
-    with pytest.raises(DeviceError, match="saved no outputs"):
-        run_model(folder / "good.onnx", {"x": np.zeros(1)}, target, connect=connect)
+RAN = b'{"type":"ran","outputs":[{"dtype":"float32","shape":[2]}]}'
+PART = b'{"type":"part","output":0,"data":"AACAPwAAAEA="}'
+
+
+def test_outputs_come_in_parts(folder: Path, target: Target) -> None:
+    parts = [PART.replace(b"AACAPwAAAEA=", data) for data in (b"AACAPw==", b"AAAAQA==")]
+    device, _ = replaying(target, [HELLO, step(0), RAN, *parts, DONE])
+    ((found,),) = run_model(folder / "good.onnx", [{"x": np.zeros(1)}], device)
+    assert found.tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [PART, DONE],
+        [RAN, DONE],
+        [RAN, PART, PART, DONE],
+        [RAN, PART.replace(b'"output":0', b'"output":1'), DONE],
+        [RAN, PART.replace(b"AAC", b"!!!"), DONE],
+        [RAN, PART, RAN, PART, DONE],
+        [DONE],
+        [TIMED],
+    ],
+)
+def test_outputs_that_are_not_as_announced_are_garbage(folder: Path, target: Target, lines: list[bytes]) -> None:
+    device, _ = replaying(target, [HELLO, *lines])
+    with pytest.raises(DeviceError, match="garbage"):
+        run_model(folder / "good.onnx", [{"x": np.zeros(1)}], device)
+
+
+# -- what a table's header says --------------------------------------------------------------------------------------
+
+
+def test_the_noise_floor_is_that_of_copies_of_one_model(folder: Path, target: Target, inputs: Inputs) -> None:
+    found = noise_floor(folder / "reference.onnx", inputs, LocalDevice(target), lambda _: None)
+    assert found.copies == 4
+    assert 0 <= found.value < 1
+
+
+def test_where_the_time_went_is_added_up(folder: Path, target: Target, inputs: Inputs) -> None:
+    spent = Spent()
+    list(
+        measure(named(folder, "good", "other"), folder / "reference.onnx", inputs, LocalDevice(target), 0, spent=spent)
+    )
+    assert 0 < spent.called_s < spent.elapsed_s
 
 
 # -- the local pipe --------------------------------------------------------------------------------------------------

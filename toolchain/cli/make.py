@@ -19,16 +19,22 @@ from toolchain.cli.output import (
     table,
 )
 from toolchain.cli.values import COUNT, SIZE, TIME
-from toolchain.cli.words import costs_in_words, error_in_words, manifest_in_words, on_run
+from toolchain.cli.words import costs_in_words, manifest_in_words, of_emulated, on_run, profiled_in_words
 
 
 @app.command()
-@click.option("--device", default="cpu", show_default=True, help="A target: see mostool devices list.")
+@click.option(
+    "--device",
+    multiple=True,
+    help="A target: see mostool devices list. Repeatable: several are measured at once. [cpu]",
+)
 @run_option
 @click.option("--n", type=click.IntRange(1), default=40, show_default=True, help="Subnets the table is to hold.")
 @click.option("--arch", multiple=True, help="Measure this architecture instead. Repeatable.")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Sequences in one pass.")
 @click.option("--length", type=click.IntRange(1), help="Tokens in a sequence. [the run's longest, at most 128]")
+@click.option("--thermal", type=click.Choice(["guard", "sustained"]), help="Of heat and throttling. [the target's]")
+@click.option("--self-test", is_flag=True, help="Measure the table's noise floor (anew).")
 @click.option("--fresh", is_flag=True, help="Start a new table; the old one is moved aside.")
 @click.option("--retry-failed", is_flag=True, help="Measure again what could not be measured.")
 @strict_option
@@ -39,49 +45,66 @@ def profile(json: bool, quiet: bool, **options: Any) -> None:
     \b
     mostool profile --device cpu
     mostool profile --device cpu --n 100 --length 32
+    mostool profile --device rpi
     """
+    import msgspec
+
+    from toolchain.errors import MostoolError
+    from toolchain.pipeline.profile import Profiled, Request, profile_all, usual_workload
     from toolchain.pipeline.profile import profile as profile_run
-    from toolchain.pipeline.profile import usual_workload
     from toolchain.pipeline.project import Project
     from toolchain.pipeline.runs import Run
     from toolchain.records import Workload
     from toolchain.targets import read_target
 
     project = Project(Path())
-    target = read_target(options["device"], project.root)
+    targets = [read_target(name, project.root) for name in dict.fromkeys(options["device"] or ("cpu",))]
+    if options["thermal"]:
+        measure = {"thermal": options["thermal"]}
+        targets = [
+            msgspec.structs.replace(one, measure=msgspec.structs.replace(one.measure, **measure)) for one in targets
+        ]
     run = Run(project.find_run(options["run"]))
-    length = options["length"] or usual_workload(run).sequence_length
-    architectures = [run.read_architecture(one) for one in options["arch"]]
+    request = Request(
+        Workload(batch=options["batch"], sequence_length=options["length"] or usual_workload(run).sequence_length),
+        options["n"],
+        [run.read_architecture(one) for one in options["arch"]],
+        fresh=options["fresh"],
+        retry_failed=options["retry_failed"],
+        self_test=options["self_test"],
+    )
+    outcomes: list[Profiled | MostoolError]
     with ProgressPrinter(quiet=quiet) as listener:
-        done = profile_run(
-            project,
-            run,
-            target,
-            Workload(batch=options["batch"], sequence_length=length),
-            n=options["n"],
-            architectures=architectures,
-            fresh=options["fresh"],
-            retry_failed=options["retry_failed"],
-            strict=options["strict"],
-            listener=listener,
-        )
-    failed = f", {done.failed} could not be measured" if done.failed else ""
-    lines = [
-        f"{run.folder} on {target.id}: {done.measured_now} measured now, {done.timed} in all{failed}: {done.folder}"
-    ]
-    if done.predictor is not None:
-        lines += error_in_words(done.predictor)
+        if len(targets) == 1:
+            outcomes = [profile_run(project, run, targets[0], request, strict=options["strict"], listener=listener)]
+        else:
+            outcomes = profile_all(project, run, targets, request, strict=options["strict"], listener=listener)
+    done = [one for one in outcomes if not isinstance(one, MostoolError)]
+    lines = [line for one in done for line in profiled_in_words(run.folder, one)]
     following = "search --latency TIME" if run.info.space.point is None else "export"
     lines.append(f"next: mostool {following}{on_run(options['run'])}")
-    data = {
-        "table": str(done.folder),
-        "measured_now": done.measured_now,
-        "timed": done.timed,
-        "failed": done.failed,
-        "environment": done.info.environment,
-        "predictor_error": done.predictor.error if done.predictor else None,
-    }
-    print_result(plain(data), done.warnings, lines, as_json=json, quiet=quiet)
+    data = [
+        {
+            "device": one.info.target,
+            "table": str(one.folder),
+            "measured_now": one.measured_now,
+            "timed": one.timed,
+            "failed": one.failed,
+            "source": one.info.environment.source,
+            "noise_floor": one.info.noise_floor,
+            "called_s": one.called_s,
+            "elapsed_s": one.elapsed_s,
+            "environment": one.info.environment,
+            "predictor_error": one.predictor.error if one.predictor else None,
+        }
+        for one in done
+    ]
+    warnings = [warning for one in done for warning in one.warnings]
+    failures = [one for one in outcomes if isinstance(one, MostoolError)]
+    if failures:  # the others' tables are kept, and told of where a person reads
+        print_result(plain(data), warnings, lines[:-1], as_json=False, quiet=quiet or json)
+        raise failures[0]
+    print_result(plain(data[0] if len(targets) == 1 else data), warnings, lines, as_json=json, quiet=quiet)
 
 
 @app.command()
@@ -138,7 +161,7 @@ def search(json: bool, quiet: bool, **options: Any) -> None:
         f"{run.folder}, searched under {', '.join(in_units(one.metric, one.limit) for one in result.budgets)}",
         f"quality measured on the {result.winner.quality.n} validation items that the winner was picked on; latency "
         + (
-            f"predicted for {result.target}, {result.workload.slug}"
+            f"predicted for {result.target}, {result.workload.slug}{of_emulated(result.winner.costs)}"
             if result.workload
             else "unknown: no device was profiled"
         ),

@@ -13,10 +13,40 @@ def on_run(run: Path | None) -> str:
     return f" --run {run}" if run is not None else ""
 
 
+def profiled_in_words(run: Path, done: Any) -> list[str]:
+    """What a profiling call did, and what its table is worth."""
+    failed = f", {done.failed} could not be measured" if done.failed else ""
+    info = done.info
+    lines = [
+        f"{run} on {info.target}: {done.measured_now} {info.environment.source} now, "
+        f"{done.timed} in all{failed}: {done.folder}"
+    ]
+    if info.noise_floor is not None:
+        lines.append(
+            f"noise floor: {100 * info.noise_floor.value:.2f} % between {info.noise_floor.copies} copies of one model "
+            "(A/A); smaller differences are ties"
+        )
+    if done.measured_now and done.elapsed_s:
+        lines.append(f"{done.elapsed_s:.0f} s, {percent(done.called_s / done.elapsed_s)} of them inside inferences")
+    return lines + (error_in_words(done.predictor) if done.predictor is not None else [])
+
+
+def of_emulated(costs: Any) -> str:
+    """The word that a latency from an emulated device never goes without."""
+    latency = costs.get("latency_s")
+    return (
+        " from emulated timings, which say nothing about a real device"
+        if latency and latency.source == "emulated"
+        else ""
+    )
+
+
 def error_in_words(predictor: Any) -> list[str]:
     error = predictor.error
+    emulated = " (emulated)" if predictor.environment.emulator else ""
     return [
-        f"predictor on {predictor.target}, {predictor.workload.slug}: held-out error {percent(error.mape)} (mean), "
+        f"predictor on {predictor.target}{emulated}, {predictor.workload.slug}: "
+        f"held-out error {percent(error.mape)} (mean), "
         f"{percent(error.worst)} (worst), {percent(error.within_10pct)} within 10 %, "
         f"Kendall tau {error.kendall_tau:.2f}; n={error.n}, cross-validated"
     ]
@@ -34,13 +64,18 @@ def manifest_in_words(folder: Path, manifest: Any) -> list[str]:
     lines = [
         f"{folder}",
         f"latency: {ms(latency.median_s)} {spread(latency.half_width_s, latency.median_s)} "
-        f"(p50{p99}; n={latency.n} calls in {latency.rounds} rounds) measured on {manifest.target}, "
+        f"(p50{p99}; n={latency.n} calls in {latency.rounds} rounds) {environment.source} on {manifest.target}, "
         f"{environment.engine} {environment.engine_version} {manifest.artifact.precision}, "
         f"{manifest.threads} thread(s), batch {manifest.workload.batch} x {manifest.workload.sequence_length} tokens"
         f"{predicted}",
-        f"quality: {manifest.quality}, measured on this file",
+        f"quality: {manifest.quality}, of this file run here",
         f"size: {mib(manifest.artifact.size_bytes)}, {manifest.artifact.parameters:,} parameters; "
-        f"parity: largest difference {manifest.artifact.parity_max_abs_error:.1e}",
+        f"parity: largest difference {manifest.artifact.parity_max_abs_error:.1e}"
+        + (
+            f", on {manifest.target} {manifest.device_parity_max_abs_error:.1e}"
+            if manifest.device_parity_max_abs_error is not None
+            else ""
+        ),
     ]
     for outcome in manifest.budgets:
         metric, verdict = outcome.budget.metric, "met" if outcome.met else "MISSED"

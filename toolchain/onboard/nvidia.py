@@ -74,9 +74,8 @@ def _driver_version(library: Any) -> str:
 def _management() -> Any:
     """NVML, started; None where it is not to be had."""
     library = open_library(_PLACES, _SIGNATURES)
-    if library is not None:
-        if not library.nvmlInit_v2():
-            return library
+    if library is not None and not library.nvmlInit_v2():
+        return library
     return None
 
 

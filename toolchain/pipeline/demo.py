@@ -11,7 +11,7 @@ from toolchain.files import write_text
 from toolchain.pipeline.data import Source
 from toolchain.pipeline.export import Exported, export
 from toolchain.pipeline.predict import read_predictor
-from toolchain.pipeline.profile import Profiled, profile
+from toolchain.pipeline.profile import Profiled, Request, profile
 from toolchain.pipeline.project import Project
 from toolchain.pipeline.report import report
 from toolchain.pipeline.runs import Run
@@ -79,7 +79,8 @@ def demo(project: Project, device: str, *, fresh: bool = False, listener: Progre
     space = read_space("bert", "tiny")
     run = train_supernet(project, Source(), space, TRAINING, out=project.runs / "demo", fresh=fresh, listener=listener)
     target = read_target(device, project.root)
-    profiled = profile(project, run, target, WORKLOAD, n=SUBNETS_MEASURED, fresh=fresh, listener=listener)
+    asked = Request(WORKLOAD, SUBNETS_MEASURED, fresh=fresh)
+    profiled = profile(project, run, target, asked, listener=listener)
     predictor = read_predictor(profiled.folder)
     measured_s = {name: seconds for name, seconds, _ in predictor.points}
     extremes = (run.info.space.largest(), run.info.space.smallest())

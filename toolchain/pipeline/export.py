@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
+import numpy.typing as npt
 
+from toolchain import devices, profiling
 from toolchain import export as exporting
-from toolchain import profiling
-from toolchain.errors import DeviceError, MostoolError, UnstableError
+from toolchain.errors import DeviceError, MostoolError, ParityError, UnstableError
 from toolchain.files import sha256_file
 from toolchain.pipeline.predict import predict, read_predictor
 from toolchain.pipeline.profile import build_reference, check_workload, describe_table, input_shapes, usual_workload
@@ -26,6 +28,7 @@ from toolchain.records import (
     Failed,
     Latency,
     Manifest,
+    Source,
     TableInfo,
     Timed,
     Workload,
@@ -33,7 +36,7 @@ from toolchain.records import (
     read_record,
 )
 from toolchain.space import Architecture
-from toolchain.targets import Target
+from toolchain.targets import Measure, Target
 
 _FINAL_SECONDS = 1.0
 _FINAL_ROUNDS = 40
@@ -54,6 +57,7 @@ class Measured(NamedTuple):
     environment: Environment
     latency: Latency
     peak_memory_bytes: int | None
+    parity_max_abs_error: float
 
 
 def export(
@@ -85,7 +89,12 @@ def export(
         listener(Progress("export", 2, _STEPS, f"measure on {target.id}"))
         table = project.table_folder(target.id, run.info.space, workload)
         predicted_s = _predicted_s(table, architecture)
-        measured = measure_file(run, model, table, target, workload)
+
+        def tell(note: str) -> None:
+            listener(Progress("export", 2, _STEPS, note))
+
+        with contextlib.closing(devices.open_device(target, project.root, tell)) as device:
+            measured = measure_file(run, model, table, device, workload, checks)
         if strict and measured.latency.status:
             raise UnstableError(
                 f"the latency on {target.id} is in doubt: {', '.join(measured.latency.status)}",
@@ -105,6 +114,9 @@ def export(
             environment=measured.environment,
             threads=target.runtime.threads,
             options=target.runtime.options,
+            provider_options=target.runtime.provider_options,
+            cores=target.runtime.cores,
+            device_parity_max_abs_error=measured.parity_max_abs_error,
             maximum_length=run.info.space.fixed["maximum_length"],
             vocabulary_size=run.info.vocabulary_size,
             predicted_s=predicted_s,
@@ -113,7 +125,7 @@ def export(
             quality=quality,
             trivial_quality=run.info.data.majority_share,
             budgets=tuple(
-                _outcome(budget, artifact, measured.latency)
+                _outcome(budget, artifact, measured.latency, measured.environment.source)
                 for budget in budgets
                 if budget.target in (None, target.id) and budget.workload in (None, workload)
             ),
@@ -148,19 +160,18 @@ def usual_device(project: Project, run: Run) -> tuple[str, Workload]:
     return "cpu", usual_workload(run)
 
 
-def measure_file(run: Run, model: Path, table: Path, target: Target, workload: Workload) -> Measured:
-    """The latency of a file, paired with the reference of the device's table where there is one.
+def measure_file(
+    run: Run, model: Path, table: Path, device: devices.Device, workload: Workload, checks: exporting.Checks
+) -> Measured:
+    """A file's answers and latency on a device; paired with the reference of the device's table where there is one.
 
     Raises:
         DeviceError: the device has another fingerprint than its table, or the file does not load or run there.
+        ParityError: the file answers otherwise there than the module does here.
     """
-    environment = profiling.read_environment(target)
-    longer = msgspec.structs.replace(
-        target.measure,
-        minimum_s=max(_FINAL_SECONDS, target.measure.minimum_s),
-        minimum_rounds=max(_FINAL_ROUNDS, target.measure.minimum_rounds),
-    )
-    target = msgspec.structs.replace(target, measure=longer)
+    environment = profiling.read_environment(device)
+    target = device.target
+    error = device_parity(model, checks, device, exporting.TOLERANCE)
     inputs = input_shapes(run, workload)
     candidate = profiling.Candidate("the exported file", model)
     with tempfile.TemporaryDirectory() as scratch:
@@ -182,11 +193,44 @@ def measure_file(run: Run, model: Path, table: Path, target: Target, workload: W
         else:
             reference = Path(scratch) / "reference.onnx"
             reference.write_bytes(build_reference(run, target))
-        ((_, outcome),) = profiling.measure([candidate], reference, inputs, target, seed=0)
+        measure = _longer(target.measure)
+        ((_, outcome),) = profiling.measure([candidate], reference, inputs, device, seed=0, settings=measure)
         if isinstance(outcome, Failed):
             raise DeviceError(f"the exported file does not run on {target.id}", why=f"{outcome.stage}: {outcome.error}")
         latency = profiling.latency(outcome, profiling.anchor_s([outcome]) if anchor is None else anchor)
-        return Measured(environment, latency, profiling.peak_memory_bytes(model, inputs, target))
+        return Measured(environment, latency, outcome.model_memory_bytes, error)
+
+
+def _longer(measure: Measure) -> Measure:
+    """What ships is measured longer than a row of a table."""
+    return msgspec.structs.replace(
+        measure,
+        minimum_s=max(_FINAL_SECONDS, measure.minimum_s),
+        minimum_rounds=max(_FINAL_ROUNDS, measure.minimum_rounds),
+    )
+
+
+class _Recorded(NamedTuple):
+    """Answers that were computed elsewhere, asked for in their order."""
+
+    answers: list[list[npt.NDArray[Any]]]
+
+    def run(self, _outputs: None, _inputs: object) -> list[npt.NDArray[Any]]:
+        return self.answers.pop(0)
+
+
+def device_parity(model: Path, checks: exporting.Checks, device: devices.Device, tolerance: float) -> float:
+    """The largest difference between what the file answers on the device and what the module does.
+
+    Raises:
+        DeviceError: the file does not run there.
+        ParityError: the difference exceeds `tolerance`.
+    """
+    answers = profiling.run_model(model, checks.inputs, device)
+    try:
+        return exporting.check_parity(_Recorded(answers), checks, tolerance)
+    except ParityError as error:
+        raise ParityError(f"on {device.target.id}: {error.what}", why=error.why, hint=error.hint) from error
 
 
 def _predicted_s(table: Path, architecture: Architecture) -> float | None:
@@ -201,13 +245,13 @@ def _predicted_s(table: Path, architecture: Architecture) -> float | None:
         return None
 
 
-def _outcome(budget: Budget, artifact: Artifact, latency: Latency) -> BudgetOutcome:
+def _outcome(budget: Budget, artifact: Artifact, latency: Latency, clocked: Source) -> BudgetOutcome:
     value, source = {
-        "latency_s": (latency.median_s, "measured"),
+        "latency_s": (latency.median_s, clocked),
         "size_bytes": (float(artifact.size_bytes), "counted"),
         "parameters": (float(artifact.parameters), "counted"),
     }[budget.metric]
-    return BudgetOutcome(budget=budget, value=value, source=source, met=value <= budget.limit)  # type: ignore[arg-type]
+    return BudgetOutcome(budget=budget, value=value, source=source, met=value <= budget.limit)
 
 
 def _not_judged(budgets: Sequence[Budget], target: Target, workload: Workload) -> list[str]:

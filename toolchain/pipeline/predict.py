@@ -11,7 +11,7 @@ from toolchain import profiling
 from toolchain.errors import DeviceError, UsageError
 from toolchain.files import sha256_file
 from toolchain.pipeline.project import Project
-from toolchain.records import Cost, PredictorInfo, TableInfo, Timed, Workload, read_record, write_record
+from toolchain.records import Cost, PredictorInfo, Source, TableInfo, Timed, Workload, read_record, write_record
 from toolchain.space import Architecture, SearchSpace
 from toolchain.supernet.families import declaration
 from toolchain.targets import find_targets, read_target
@@ -106,10 +106,15 @@ def _check_settings(project: Project, info: TableInfo, folder: Path) -> None:
     if info.target not in find_targets(project.root):
         return
     runtime = read_target(info.target, project.root).runtime
-    if (runtime.threads, runtime.options) != (info.threads, info.options):
+    changed = [
+        f"{name} {getattr(info, name)} -> {getattr(runtime, name)}"
+        for name in ("threads", "options", "provider_options", "cores")
+        if getattr(info, name) != getattr(runtime, name)
+    ]
+    if changed:
         raise DeviceError(
             f"{folder} was measured with other settings than {info.target} has now",
-            why=f"threads {info.threads} -> {runtime.threads}, options {info.options} -> {runtime.options}",
+            why=", ".join(changed),
             hint="give the changed device a name of its own, or start a new table: mostool profile --fresh",
         )
 
@@ -132,10 +137,13 @@ def predict(info: PredictorInfo, architectures: Sequence[Architecture]) -> list[
 
 
 def latency_costs(info: PredictorInfo, architectures: Sequence[Architecture]) -> list[Cost]:
-    """Predicted latencies as costs: a budget is compared with the upper end of the interval."""
+    """Predicted latencies as costs: a budget is compared with the upper end of the interval.
+
+    What is predicted from an emulated device's latencies keeps that word.
+    """
+    source: Source = "emulated" if info.environment.emulator else "predicted"
     return [
-        Cost(value=value, upper=value * (1 + info.interval), source="predicted")
-        for value in _seconds(info, architectures)
+        Cost(value=value, upper=value * (1 + info.interval), source=source) for value in _seconds(info, architectures)
     ]
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import tempfile
+import threading
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from toolchain import export, profiling
+from toolchain import devices, export, profiling
 from toolchain import predict as prediction
-from toolchain.errors import ParityError, UnstableError, UsageError
+from toolchain.errors import MostoolError, ParityError, UnstableError, UsageError
 from toolchain.files import sha256_bytes
 from toolchain.pipeline.predict import read_predictor
 from toolchain.pipeline.project import Project
@@ -32,11 +36,31 @@ from toolchain.records import (
 )
 from toolchain.space import Architecture, SearchSpace
 from toolchain.supernet.families import declaration
-from toolchain.targets import Target
+from toolchain.targets import Local, Target
+
+_BUSY = 0.5
+"""Of a core, on average: more than so many waiting processes before anything is measured are worth a word."""
+
+_building = threading.Lock()
+"""torch traces one module at a time."""
+
+
+class Request(NamedTuple):
+    """What a table is to hold: `n` subnets of the run's plan, or these architectures."""
+
+    workload: Workload
+    n: int
+    architectures: Sequence[Architecture] = ()
+    fresh: bool = False
+    retry_failed: bool = False
+    self_test: bool = False
 
 
 class Profiled(NamedTuple):
-    """What a profiling call did: the table's folder, how many subnets it measured now, holds, and could not measure."""
+    """What a profiling call did: the table's folder, how many subnets it measured now, holds, and could not measure.
+
+    `called_s` of `elapsed_s` were spent inside inferences.
+    """
 
     folder: Path
     info: TableInfo
@@ -45,22 +69,20 @@ class Profiled(NamedTuple):
     failed: int
     predictor: PredictorInfo | None
     warnings: list[str]
+    called_s: float = 0.0
+    elapsed_s: float = 0.0
 
 
 def profile(
     project: Project,
     run: Run,
     target: Target,
-    workload: Workload,
+    request: Request,
     *,
-    n: int,
-    architectures: Sequence[Architecture] = (),
-    fresh: bool = False,
-    retry_failed: bool = False,
     strict: bool = False,
     listener: ProgressListener = silent,
 ) -> Profiled:
-    """Grow the latency table of `target` and `workload` to `n` subnets of the run's space, or by `architectures`.
+    """Grow the latency table of `target` and the request's workload.
 
     What the table holds is not measured again, so the same call continues one that was stopped.
 
@@ -69,35 +91,100 @@ def profile(
         DeviceError: the device cannot do what is asked, is busy, or is not the one the table was measured on.
         UnstableError: with `strict`, a latency of the table is in doubt; the table is kept.
     """
-    check_workload(run, workload)
-    space = run.info.space
-    folder = project.table_folder(target.id, space, workload)
-    environment = profiling.read_environment(target)
-    reference = _reference(folder, run, target, fresh=fresh)
-    info = describe_table(run, target, workload, environment, sha256_bytes(reference))
-    wanted = list({one.id: one for one in architectures or plan(space, n)}.values())
-    run.remember(wanted)
-    with profiling.open_table(folder, info, reference, fresh=fresh) as table, tempfile.TemporaryDirectory() as scratch:
-        missing = [one for one in wanted if not table.done(one, retry_failed=retry_failed)]
-        if missing:
-            run.build(space.smallest(), Path(scratch) / "first.onnx", target.runtime.options)  # damage shows here
-        group = target.measure.group
-        for start in range(0, len(missing), group):
+    check_workload(run, request.workload)
+    run.remember(wanted(run, request))
 
-            def report(progress: Progress, done: int = start) -> None:
-                listener(Progress("profile", done, len(missing), progress.note))
+    def tell(note: str) -> None:
+        listener(Progress("profile", 0, 0, note))
 
-            _measure_group(table, missing[start : start + group], run, target, Path(scratch), report)
+    with contextlib.closing(devices.open_device(target, project.root, tell)) as device:
+        done, doubts = _grow(project, run, device, request, listener)
+    if strict and doubts:
+        raise UnstableError(doubts[0], hint="make the machine quiet, then profile --fresh; the table is kept")
+    return done
+
+
+def profile_all(
+    project: Project, run: Run, targets: Sequence[Target], request: Request, *, strict: bool, listener: ProgressListener
+) -> list[Profiled | MostoolError]:
+    """Profile several devices at once, each over a connection of its own; what became of each, in order.
+
+    Raises:
+        UsageError: one of them is this machine, which cannot build for the others and be measured at once.
+    """
+    if any(isinstance(target.connection, Local) for target in targets):
+        raise UsageError(
+            "this machine is not measured together with other devices",
+            why="it builds the models for them meanwhile",
+            hint="profile it in a command of its own",
+        )
+    check_workload(run, request.workload)
+    run.remember(wanted(run, request))
+    _ = run.supernet, run.checkpoint_sha256  # loaded once, before there are threads
+    stopped = threading.Event()
+
+    def one(target: Target) -> Profiled | MostoolError:
+        def report(progress: Progress) -> None:
+            if stopped.is_set():
+                raise KeyboardInterrupt
+            listener(progress._replace(stage=target.id))
+
+        try:
+            return profile(project, run, target, request, strict=strict, listener=report)
+        except MostoolError as error:
+            return error
+
+    with ThreadPoolExecutor(len(targets)) as pool:
+        futures = [pool.submit(one, target) for target in targets]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            stopped.set()
+            raise
+
+
+def wanted(run: Run, request: Request) -> list[Architecture]:
+    return list({one.id: one for one in request.architectures or plan(run.info.space, request.n)}.values())
+
+
+def _grow(
+    project: Project, run: Run, device: devices.Device, request: Request, listener: ProgressListener
+) -> tuple[Profiled, list[str]]:
+    """Fill the table over an open device; what was done, and what puts its latencies in doubt."""
+    began, spent, target = time.monotonic(), profiling.Spent(), device.target
+    folder = project.table_folder(target.id, run.info.space, request.workload)
+    environment = profiling.read_environment(device)
+    reference = _reference(folder, run, target, fresh=request.fresh)
+    info = describe_table(run, target, request.workload, environment, sha256_bytes(reference))
+    inputs = input_shapes(run, request.workload)
+    with (
+        profiling.open_table(folder, info, reference, fresh=request.fresh) as table,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        missing = [one for one in wanted(run, request) if not table.done(one, retry_failed=request.retry_failed)]
+        if request.self_test or (missing and table.info.noise_floor is None):
+            table.note_noise_floor(profiling.noise_floor(folder / profiling.REFERENCE, inputs, device, listener))
+        done = 0
+        for group in _built(run, target, missing, Path(scratch)):
+
+            def report(progress: Progress, before: int = done) -> None:
+                listener(Progress("profile", before, len(missing), progress.note))
+
+            _measure_group(table, group, run, device, report, spent)
+            done += len(group)
         listener(Progress("profile", len(missing), len(missing)))
         timed = sum(isinstance(row.outcome, Timed) for row in table.measurements)
         failed = len(table.measurements) - timed
         doubts = _doubts(table.measurements)
-        warnings = [*table.repairs, *doubts]
-    if strict and doubts:
-        raise UnstableError(doubts[0], hint="make the machine quiet, then profile --fresh; the table is kept")
+        warnings = [*table.repairs, *device.remarks, *doubts, *_remarks(table.info, table.measurements)]
+        info = table.info
     (folder / profiling.TABLE).touch()  # the table that was asked for last is the one that search takes
     predictor = read_predictor(folder) if timed >= prediction.MINIMUM_ROWS else None
-    return Profiled(folder, info, len(missing), timed, failed, predictor, warnings)
+    elapsed_s = time.monotonic() - began
+    return (
+        Profiled(folder, info, len(missing), timed, failed, predictor, warnings, spent.called_s, elapsed_s),
+        doubts,
+    )
 
 
 def describe_table(
@@ -113,6 +200,9 @@ def describe_table(
         precision="fp32",
         threads=target.runtime.threads,
         options=target.runtime.options,
+        provider_options=target.runtime.provider_options,
+        cores=target.runtime.cores,
+        thermal=target.measure.thermal,
         reference_sha256=reference_sha256,
         created_at=now(),
     )
@@ -153,6 +243,33 @@ def _doubts(measurements: Sequence[Measurement]) -> list[str]:
     return [f"of {len(timed)} latencies, some are in doubt ({listed}): {advice}"]
 
 
+def _remarks(info: TableInfo, measurements: Sequence[Measurement]) -> list[str]:
+    """What a reader of the table should know, though it puts no single figure in doubt."""
+    remarks = []
+    if info.environment.emulator:
+        remarks.append(
+            f"{info.target} is emulated ({info.environment.emulator}): its latencies say nothing about a real device"
+        )
+    if info.thermal == "sustained":
+        remarks.append(f"{info.target} was measured under sustained load, throttled where its heat makes it so")
+    conditions = [row.outcome.conditions for row in measurements if isinstance(row.outcome, Timed)]
+    discarded = max((one.rounds_discarded for one in conditions), default=0)
+    if discarded:
+        waited = max(one.cooled_s for one in conditions)
+        remarks.append(
+            f"{info.target} was throttled or hot: up to {discarded} rounds of a group were discarded and made again, "
+            f"after {waited:.0f} s of waiting"
+        )
+    if any((one.throttled_start or 0) >> 16 for one in conditions):
+        remarks.append(f"{info.target} had been throttled or short of voltage before, since it was started")
+    busiest = max((one.load_per_core for one in conditions), default=0.0)
+    if busiest > _BUSY:
+        remarks.append(
+            f"{info.target} had other work: up to {busiest:.1f} processes for each core before a group began"
+        )
+    return remarks
+
+
 def check_workload(run: Run, workload: Workload) -> None:
     longest = run.info.space.fixed["maximum_length"]
     if not 1 <= workload.sequence_length <= longest or workload.batch < 1:
@@ -171,38 +288,98 @@ def input_shapes(run: Run, workload: Workload) -> dict[str, profiling.InputShape
     }
 
 
+class _Group(NamedTuple):
+    """Subnets as files, and those that could not become one, each with why."""
+
+    artifacts: list[tuple[Artifact, Path]]
+    failed: list[tuple[Architecture, Failed]]
+
+    def __len__(self) -> int:
+        return len(self.artifacts) + len(self.failed)
+
+
+def _built(run: Run, target: Target, architectures: Sequence[Architecture], scratch: Path) -> Iterator[_Group]:
+    """Groups of model files, each gone again when the next is asked for.
+
+    A device of its own measures one group while this machine builds the next. This machine itself does one thing at a
+    time: building would disturb the measuring.
+    """
+    size = target.measure.group
+    parts = [architectures[start : start + size] for start in range(0, len(architectures), size)]
+    if isinstance(target.connection, Local):
+        for number, part in enumerate(parts):
+            with tempfile.TemporaryDirectory(dir=scratch) as folder:
+                yield _build_group(run, target, part, Path(folder), first=not number)
+        return
+    with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as folders:
+        waiting: list[tuple[Future[_Group], tempfile.TemporaryDirectory[str]]] = []
+        for number in range(len(parts) + 1):
+            if number < len(parts):
+                ahead = folders.enter_context(_folder(scratch))
+                future = pool.submit(_build_group, run, target, parts[number], Path(ahead.name), first=not number)
+                waiting.append((future, ahead))
+            if number:
+                future, own = waiting.pop(0)
+                yield future.result()
+                own.cleanup()
+
+
+@contextlib.contextmanager
+def _folder(scratch: Path) -> Iterator[tempfile.TemporaryDirectory[str]]:
+    folder = tempfile.TemporaryDirectory(dir=scratch)
+    try:
+        yield folder
+    finally:
+        folder.cleanup()
+
+
+def _build_group(
+    run: Run, target: Target, architectures: Sequence[Architecture], folder: Path, *, first: bool
+) -> _Group:
+    """A subnet that cannot be built has failed; but the first of all, which shows damage of the run, is raised."""
+    group = _Group([], [])
+    for architecture in architectures:
+        path = folder / f"{architecture.id}.onnx"
+        try:
+            with _building:
+                group.artifacts.append((run.build(architecture, path, _here(target)).artifact, path))
+        except ParityError as error:
+            if first and not group.artifacts:
+                raise
+            group.failed.append((architecture, Failed(stage="build", error=str(error))))
+    return group
+
+
+def _here(target: Target) -> dict[str, str]:
+    """The session settings a file is compared with here, where the device's engine is one that this machine has too."""
+    return target.runtime.options if target.runtime.engine == "onnxruntime" else {}
+
+
 def _measure_group(
     table: profiling.LatencyTable,
-    architectures: Sequence[Architecture],
+    group: _Group,
     run: Run,
-    target: Target,
-    scratch: Path,
+    device: devices.Device,
     listener: ProgressListener,
+    spent: profiling.Spent,
 ) -> None:
-    """Build and measure up to a group of subnets; each outcome, failures too, becomes a row of the table."""
-    artifacts: dict[str, Artifact] = {}
-    for architecture in architectures:
-        listener(Progress("profile", 0, 0, f"build {architecture.id}"))
-        path = scratch / f"{architecture.id}.onnx"
-        try:
-            artifacts[architecture.id] = run.build(architecture, path, target.runtime.options).artifact
-        except ParityError as error:
-            failure = Failed(stage="build", error=str(error))
-            table.append(_row(table.info, run, architecture, None, failure))
+    """Measure a group of subnets; each outcome, failures too, becomes a row of the table."""
+    for architecture, failure in group.failed:
+        table.append(_row(table.info, run, architecture, None, failure))
+    artifacts = {artifact.architecture.id: artifact for artifact, _ in group.artifacts}
     started_at = now()
-    candidates = [profiling.Candidate(name, scratch / artifact.file) for name, artifact in artifacts.items()]
     outcomes = profiling.measure(
-        candidates,
+        [profiling.Candidate(artifact.architecture.id, path) for artifact, path in group.artifacts],
         table.folder / profiling.REFERENCE,
         input_shapes(run, table.info.workload),
-        target,
+        device,
         seed=len(table.measurements),
         listener=listener,
+        spent=spent,
     )
     for candidate, outcome in outcomes:
         artifact = artifacts[candidate.name]
         table.append(_row(table.info, run, artifact.architecture, artifact, outcome, started_at=started_at))
-        candidate.path.unlink()
 
 
 def _row(
@@ -240,5 +417,5 @@ def _reference(folder: Path, run: Run, target: Target, *, fresh: bool) -> bytes:
 def build_reference(run: Run, target: Target) -> bytes:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "reference.onnx"
-        run.build(run.info.space.middle(), path, target.runtime.options)
+        run.build(run.info.space.middle(), path, _here(target))
         return path.read_bytes()

@@ -73,10 +73,12 @@ class Project(NamedTuple):
     def find_table(self, device: str | None, space: SearchSpace, workload: Workload | None = None) -> Path | None:
         """The latency table of this space that was profiled last, on that device and workload or on any; or None.
 
+        An emulated device's is taken only where no real one has any.
+
         Raises:
             IntegrityError: there is none but a damaged one.
         """
-        found: list[Path] = []
+        found: list[tuple[bool, int, Path]] = []
         damage: IntegrityError | None = None
         for path in (self.root / "profiles").glob(f"{device or '*'}/*/table.json"):
             if not _current(path.parent):
@@ -87,10 +89,10 @@ class Project(NamedTuple):
                 damage = error
                 continue
             if info.space == space and workload in {None, info.workload}:
-                found.append(path)
+                found.append((not info.environment.emulator, path.stat().st_mtime_ns, path))
         if not found and damage is not None:
             raise damage
-        return max(found, key=lambda path: (path.stat().st_mtime_ns, path)).parent if found else None
+        return max(found)[2].parent if found else None
 
     def _run_names(self) -> list[str]:
         return sorted(path.name for path in self.runs.glob("*") if path.is_dir())

@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 import msgspec
 
 from toolchain.errors import DeviceError
-from toolchain.records import Environment, Record, Timed
+from toolchain.onboard.channel import PROTOCOL, REFERENCE
+from toolchain.records import Environment, Record, Seconds, Timed
 
-PROTOCOL = 1
-REFERENCE = -1
 _LONGEST_TEXT = 2000
+_LONGEST_PART = 1 << 21
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Number = Annotated[int, msgspec.Meta(ge=REFERENCE)]
@@ -32,6 +32,7 @@ class Step(Record, frozen=True, tag="step"):
     candidate: Number
     rounds: Count
     half_width: float
+    note: Text = ""
 
 
 class Beat(Record, frozen=True, tag="beat"):
@@ -49,30 +50,47 @@ class CandidateTimed(Record, frozen=True, tag="timed"):
 
 class CandidateFailed(Record, frozen=True, tag="failed"):
     candidate: Count
-    stage: Literal["load", "run"]
+    stage: Literal["load", "run", "memory"]
     error: Text
 
 
 class Done(Record, frozen=True, tag="done"):
-    """All candidates of the group have had their answer."""
+    """All that was asked for has been said. Of the seconds it took, `called_s` were spent inside inferences."""
+
+    called_s: Seconds = 0.0
+    elapsed_s: Seconds = 0.0
 
 
 class Memory(Record, frozen=True, tag="memory"):
     bytes: Count
 
 
+class Output(Record, frozen=True):
+    """An array that follows in parts."""
+
+    dtype: Literal["float16", "float32", "float64", "int8", "uint8", "int32", "int64", "bool"]
+    shape: tuple[Count, ...]
+
+
 class Ran(Record, frozen=True, tag="ran"):
-    outputs: Count
+    outputs: tuple[Output, ...]
+
+
+class Part(Record, frozen=True, tag="part"):
+    """The next bytes of an output, in base64."""
+
+    output: Count
+    data: Annotated[str, msgspec.Meta(max_length=_LONGEST_PART)]
 
 
 class Refused(Record, frozen=True, tag="error"):
     """The request as a whole cannot be met."""
 
-    kind: Literal["request", "engine", "provider", "reference", "load", "run"]
+    kind: Literal["request", "engine", "provider", "reference", "load", "run", "memory", "throttled"]
     message: Text
 
 
-Message = Hello | Step | Beat | Described | CandidateTimed | CandidateFailed | Done | Memory | Ran | Refused
+Message = Hello | Step | Beat | Described | CandidateTimed | CandidateFailed | Done | Memory | Ran | Part | Refused
 
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
@@ -92,3 +110,6 @@ def decode_message(line: bytes) -> Message:
             why=f"{fault}; the line begins {start!r}",
             hint="does something on the device print when a shell starts? is its mostool of another version?",
         ) from fault
+
+
+__all__ = ["PROTOCOL", "REFERENCE", "decode_message"]

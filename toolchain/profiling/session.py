@@ -1,39 +1,32 @@
-"""Measuring models through a worker: candidates and a target in, one `Timed` or `Failed` for each candidate out.
+"""One worker, from its start to its end: what it is asked, and what its answers and its silence mean.
 
-A worker process serves one group and is then ended. What it says is decoded strictly (messages.py). That it dies or
-falls silent is an outcome, not an accident: the group is then measured candidate by candidate, and the one with which
-it happens again has failed.
+What it says is decoded strictly (messages.py). That it dies or falls silent is told as WorkerLostError, for others to
+decide whose fault it was.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import tempfile
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import msgspec
 import numpy as np
 
+from toolchain.devices import Connection, ConnectionLostError, Device
 from toolchain.errors import DeviceError
+from toolchain.onboard.sensors import cause
 from toolchain.profiling import messages
-from toolchain.profiling.connection import Connect, ConnectionLostError, connect
-from toolchain.progress import Progress, ProgressListener, silent
-from toolchain.records import Environment, Failed, Record, Timed
-from toolchain.targets import Target
+from toolchain.records import Environment, Record
+from toolchain.targets import Ssh, Target
 
 HELLO_TIMEOUT_S = 60.0
 
 M = TypeVar("M")
-
-
-class Candidate(NamedTuple):
-    """A model file to be measured. The name is for the progress line and for messages."""
-
-    name: str
-    path: Path
 
 
 class InputShape(Record, frozen=True):
@@ -62,56 +55,33 @@ class ModelRefusedError(DeviceError):
     """The one model of a request cannot be loaded or run."""
 
 
-# -- the public door -------------------------------------------------------------------------------------------------
+# -- requests about the device or one model ----------------------------------------------------------------------------
 
 
-def read_environment(target: Target, *, connect: Connect = connect) -> Environment:
-    """The machine and runtime the target's worker finds itself on.
+def read_environment(device: Device) -> Environment:
+    """The machine and runtime a worker finds itself on.
 
     Raises:
         DeviceError: no worker there, or it lacks the engine or the provider asked for.
     """
-    with _Session(target, connect) as session:
+    with Session(device.target, device.start_worker()) as session:
         session.ask("environment")
-        return session.await_message(messages.Described).environment
+        found = session.await_message(messages.Described).environment
+    asked = device.target.runtime.provider
+    if asked and found.provider != asked:
+        raise DeviceError(f"{device.target.id} cannot use {asked}", why=f"it would run on {found.provider}")
+    return found
 
 
-def measure(
-    candidates: Sequence[Candidate],
-    reference: Path,
-    inputs: Mapping[str, InputShape],
-    target: Target,
-    seed: int,
-    *,
-    listener: ProgressListener = silent,
-    connect: Connect = connect,
-) -> Iterator[tuple[Candidate, Timed | Failed]]:
-    """Measure every candidate, interleaved with the reference model; outcomes come as they settle, in no order.
-
-    All models take the same `inputs`, drawn from `seed`, which also decides the order of turns.
-
-    Raises:
-        DeviceError: the device, engine, provider or reference fails: nothing a candidate could be blamed for.
-    """
-    job = _Job(reference, inputs, target, seed, connect)
-    size = target.measure.group
-    for start in range(0, len(candidates), size):
-        group = candidates[start : start + size]
-        tally = _Tally(group, start, len(candidates), listener)
-        for number, outcome in _measure_group(job, group, tally):
-            yield group[number], outcome
-
-
-def peak_memory_bytes(
-    path: Path, inputs: Mapping[str, InputShape], target: Target, *, connect: Connect = connect
-) -> int | None:
-    """How far loading and running a model lifts a fresh worker's peak memory; None where the model does not survive it.
+def peak_memory_bytes(path: Path, inputs: Mapping[str, InputShape], device: Device) -> int | None:
+    """How far loading and running a model lifts a fresh process's peak memory; None where it does not survive that.
 
     Raises:
         DeviceError: as `read_environment`.
     """
-    with _Session(target, connect) as session:
-        session.ask("memory", model=str(path.resolve()), inputs=dict(inputs), seed=0)
+    model = device.place(path)
+    with Session(device.target, device.start_worker()) as session:
+        session.ask("memory", model=model, inputs=dict(inputs), seed=0)
         try:
             return session.await_message(messages.Memory).bytes
         except ModelRefusedError:
@@ -122,136 +92,72 @@ def peak_memory_bytes(
             return None
 
 
-def run_model(
-    path: Path, inputs: Mapping[str, np.ndarray[Any, Any]], target: Target, *, connect: Connect = connect
-) -> list[np.ndarray[Any, Any]]:
-    """The model's outputs, in its own order, for `inputs`, computed by the target's engine with its options.
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+
+def run_model(path: Path, inputs: Sequence[Arrays], device: Device) -> list[list[np.ndarray[Any, Any]]]:
+    """For each of `inputs` the model's outputs, in its own order, computed by the device's engine with its options.
 
     Raises:
         DeviceError: as `read_environment`, or the model cannot be loaded or run there.
     """
-    with tempfile.TemporaryDirectory() as name, _Session(target, connect) as session:
-        given, made = Path(name) / "inputs.npz", Path(name) / "outputs.npz"
+    with tempfile.TemporaryDirectory() as scratch:
+        given = Path(scratch) / "inputs.npz"
         with given.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, **dict(inputs))
-        session.ask("run", model=str(path.resolve()), inputs=str(given), outputs=str(made))
-        count = session.await_message(messages.Ran).outputs
+            arrays = {f"{number}.{name}": array for number, one in enumerate(inputs) for name, array in one.items()}
+            np.savez(stream, allow_pickle=False, **arrays)
+        placed = device.place(given)
         try:
-            with np.load(made, allow_pickle=False) as stored:
-                return [stored[f"output_{i}"] for i in range(count)]
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise DeviceError(f"the worker on {target.id} saved no outputs that can be read", why=str(error)) from error
+            with Session(device.target, device.start_worker()) as session:
+                session.ask("run", model=device.place(path), inputs=placed)
+                return _outputs(session, len(inputs))
+        finally:
+            device.discard(given)
 
 
-# -- a group ---------------------------------------------------------------------------------------------------------
-
-
-class _Tally(NamedTuple):
-    """Where a group stands among all candidates, for the listener."""
-
-    group: Sequence[Candidate]
-    done: int
-    total: int
-    listener: ProgressListener
-
-    def narrowed(self, number: int) -> _Tally:
-        return _Tally([self.group[number]], self.done + number, self.total, self.listener)
-
-    def tell(self, step: messages.Step) -> None:
-        if step.step == "rounds":
-            note = f"round {step.rounds}, ±{100 * step.half_width:.1f} %"
-        else:
-            name = self.group[step.candidate].name if step.candidate >= 0 else "reference"
-            note = f"{step.step} {name}"
-        self.listener(Progress("profile", self.done, self.total, note))
-
-
-class _Job(NamedTuple):
-    """What all groups share."""
-
-    reference: Path
-    inputs: Mapping[str, InputShape]
-    target: Target
-    seed: int
-    connect: Connect
-
-
-def _measure_group(job: _Job, group: Sequence[Candidate], tally: _Tally) -> Iterator[tuple[int, Timed | Failed]]:
-    """The outcome of each candidate with its number in the group, as it settles, whatever becomes of the worker."""
-    left = set(range(len(group)))
+def _outputs(session: Session, count: int) -> list[list[np.ndarray[Any, Any]]]:
+    """The worker's answers to `count` sets of inputs: for each its outputs' forms, then their bytes in parts."""
+    found: list[tuple[tuple[messages.Output, ...], list[bytearray]]] = []
+    while not isinstance(message := session.listen(), messages.Done):
+        match message:
+            case messages.Step():
+                continue
+            case messages.Ran(outputs=forms) if len(found) < count:
+                found.append((forms, [bytearray() for _ in forms]))
+            case messages.Part(output=number, data=data) if found and number < len(found[-1][1]):
+                try:
+                    found[-1][1][number] += base64.b64decode(data, validate=True)
+                except binascii.Error as fault:
+                    raise _garbage(session.target, str(fault)) from fault
+            case _:
+                raise unexpected(session.target, message)
     try:
-        for number, outcome in _attempt(job, group, tally):
-            left.remove(number)
-            yield number, outcome
-    except WorkerLostError as lost:
-        if lost.about is None:
-            raise
-        if left and len(group) == 1:
-            left.clear()
-            yield 0, Failed(stage="worker", error=lost.how)
-    for number in sorted(left):
-        for _, outcome in _measure_group(job, [group[number]], tally.narrowed(number)):
-            yield number, outcome
-
-
-def _attempt(job: _Job, group: Sequence[Candidate], tally: _Tally) -> Iterator[tuple[int, Timed | Failed]]:
-    """Measure a group in one fresh worker; outcomes come as they are settled, each candidate's exactly once."""
-    left = set(range(len(group)))
-    with _Session(job.target, job.connect) as session:
-        session.ask(
-            "measure",
-            reference=str(job.reference.resolve()),
-            candidates=[str(candidate.path.resolve()) for candidate in group],
-            inputs=dict(job.inputs),
-            seed=job.seed,
-            measure=job.target.measure,
-        )
-        while True:
-            match session.listen():
-                case messages.Step() as step if step.candidate < len(group):
-                    tally.tell(step)
-                case messages.CandidateTimed(candidate=number, timed=timed) if number in left:
-                    left.remove(number)
-                    yield number, timed
-                case messages.CandidateFailed(candidate=number, stage=stage, error=error) if number in left:
-                    left.remove(number)
-                    yield number, Failed(stage=stage, error=_one_line(error, group[number]))
-                case messages.Done() if not left:
-                    return
-                case answer:
-                    raise _unexpected(job.target, answer)
-
-
-def _one_line(error: str, candidate: Candidate) -> str:
-    """An engine's message without line breaks and without the folder the model is in."""
-    return " ".join(error.replace(str(candidate.path.resolve()), candidate.name).split())
+        arrays = [
+            [
+                np.frombuffer(bytes(content), form.dtype).reshape(form.shape)
+                for form, content in zip(forms, contents, strict=True)
+            ]
+            for forms, contents in found
+        ]
+    except ValueError as fault:
+        raise _garbage(session.target, str(fault)) from fault
+    if len(arrays) != count:
+        raise _garbage(session.target, f"{len(arrays)} answers to {count} questions")
+    return arrays
 
 
 # -- one worker ------------------------------------------------------------------------------------------------------
 
 
-class _Session:
-    """A worker from its hello to its end."""
+class Session:
+    """A worker from its hello to its end. One that was started before and found again is not `fresh`."""
 
-    def __init__(self, target: Target, connect: Connect) -> None:
+    def __init__(self, target: Target, connection: Connection) -> None:
         self.target = target
-        self.connect = connect
+        self.connection = connection
         self.about: int | None = None
 
     def __enter__(self) -> Self:
-        self.connection = self.connect(self.target)
-        try:
-            hello = self._receive(HELLO_TIMEOUT_S)
-            if not isinstance(hello, messages.Hello):
-                raise _unexpected(self.target, hello)
-            if hello.protocol != messages.PROTOCOL:
-                raise DeviceError(
-                    f"the worker on {self.target.id} is of another version",
-                    why=f"it speaks protocol {hello.protocol}, this mostool {messages.PROTOCOL}",
-                )
-        except BaseException:
-            self.connection.close()
-            raise
         return self
 
     def __exit__(
@@ -260,12 +166,24 @@ class _Session:
         self.connection.close()
 
     def ask(self, operation: str, **fields: object) -> None:
+        """Send the request, and hear the worker's hello."""
         runtime = self.target.runtime
-        shared = {"provider": runtime.provider, "threads": runtime.threads, "options": runtime.options}
+        request = {"op": operation, **msgspec.to_builtins(runtime), **fields}
         try:
-            self.connection.send(msgspec.json.encode({"op": operation, **shared, **fields}))
+            self.connection.send(msgspec.json.encode(request))
         except ConnectionLostError as lost:
             raise WorkerLostError(self.target, str(lost), self.about) from lost
+        self.hear_hello()
+
+    def hear_hello(self) -> None:
+        hello = self._receive(HELLO_TIMEOUT_S)
+        if not isinstance(hello, messages.Hello):
+            raise unexpected(self.target, hello)
+        if hello.protocol != messages.PROTOCOL:
+            raise DeviceError(
+                f"the worker on {self.target.id} is of another version",
+                why=f"it speaks protocol {hello.protocol}, this mostool {messages.PROTOCOL}",
+            )
 
     def listen(self) -> messages.Message:
         """The next message that is more than a sign of life."""
@@ -287,7 +205,7 @@ class _Session:
         while isinstance(message := self.listen(), messages.Step):
             pass
         if not isinstance(message, kind):
-            raise _unexpected(self.target, message)
+            raise unexpected(self.target, message)
         return message
 
     def _receive(self, timeout_s: float) -> messages.Message:
@@ -299,8 +217,12 @@ class _Session:
             raise WorkerLostError(self.target, str(lost), self.about) from lost
 
 
-def _unexpected(target: Target, message: messages.Message) -> DeviceError:
-    return DeviceError(f"the worker on {target.id} sent garbage", why=f"an answer nobody expected: {message!r:.200}")
+def unexpected(target: Target, message: messages.Message) -> DeviceError:
+    return _garbage(target, f"an answer nobody expected: {message!r:.200}")
+
+
+def _garbage(target: Target, why: str) -> DeviceError:
+    return DeviceError(f"the worker on {target.id} sent garbage", why=why)
 
 
 def _refusal(target: Target, refused: messages.Refused) -> DeviceError:
@@ -308,13 +230,20 @@ def _refusal(target: Target, refused: messages.Refused) -> DeviceError:
     match refused.kind:
         case "engine":
             hint = f"install numpy and {target.runtime.engine} for the Python that runs the worker"
+            if isinstance(target.connection, Ssh):
+                hint = f"mostool devices setup {target.id}"
             return DeviceError(f"{target.id} lacks {target.runtime.engine}", why=why, hint=hint)
         case "provider":
-            hint = "change runtime.provider in the target's file, or install the engine that has it"
-            return DeviceError(f"{target.id} cannot use {target.runtime.provider}", why=why, hint=hint)
+            hint = "change the runtime in the target's file, or install what is missing"
+            name = target.runtime.provider or target.runtime.engine
+            return DeviceError(f"{target.id} cannot use {name}", why=why, hint=hint)
         case "reference":
             return DeviceError(f"the reference model fails on {target.id}", why=why)
-        case "load" | "run":
+        case "load" | "run" | "memory":
             return ModelRefusedError(f"{target.id} cannot {refused.kind} the model", why=why)
+        case "throttled":
+            because = f" ({cause(why)})" if cause(why) else ""
+            hint = "give it a fan or a stronger power supply; --thermal sustained measures it as hot as it is"
+            return DeviceError(f"{target.id} does not run at full speed", why=why + because, hint=hint)
         case "request":
             return DeviceError(f"the worker on {target.id} did not understand", why=why)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolchain.errors import UsageError
-from toolchain.profiling.worker import quiet
+from toolchain.onboard.model import quiet
 from toolchain.records import Latency, Round, Timed
 
 RESAMPLES = 2000

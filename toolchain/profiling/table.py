@@ -16,12 +16,18 @@ import msgspec
 from toolchain.errors import DeviceError, IntegrityError, UsageError
 from toolchain.files import set_aside, sha256_bytes, sha256_file, write_bytes
 from toolchain.journal import Journal, read_journal
-from toolchain.records import Failed, Measurement, TableInfo, Timed, read_record, write_record
+from toolchain.records import Failed, Measurement, NoiseFloor, TableInfo, Timed, read_record, write_record
 from toolchain.space import Architecture
 
 TABLE = "table.json"
 JOURNAL = "journal.jsonl"
 REFERENCE = "reference.onnx"
+
+_SHARED = (
+    *("target", "workload", "space", "recipe", "precision", "threads", "cores", "options", "provider_options"),
+    *("thermal", "reference_sha256"),
+)
+"""What the rows of a table have in common beside their environment."""
 
 
 def open_table(folder: Path, info: TableInfo, reference: Path | bytes, *, fresh: bool = False) -> LatencyTable:
@@ -67,7 +73,7 @@ def differences(stored: TableInfo, wanted: TableInfo) -> list[str]:
     if not found and stored.environment.fingerprint != wanted.environment.fingerprint:
         old, new = stored.environment.memory_bytes, wanted.environment.memory_bytes
         found.append(f"environment.memory_bytes: {old} -> {new}")
-    for name in ("target", "workload", "space", "recipe", "precision", "threads", "options", "reference_sha256"):
+    for name in _SHARED:
         old, new = getattr(stored, name), getattr(wanted, name)
         if old != new:
             found.append(f"{name}: {_shown(old)} -> {_shown(new)}")
@@ -140,6 +146,11 @@ class LatencyTable:
             raise UsageError(f"{measurement.architecture.id} has been measured in {self.folder} already")
         self._journal.append(measurement)
         self._rows[measurement.architecture.id] = measurement
+
+    def note_noise_floor(self, found: NoiseFloor) -> None:
+        """Say in the header what an A/A test on the device has found."""
+        self.info = msgspec.structs.replace(self.info, noise_floor=found)
+        write_record(self.folder / TABLE, self.info)
 
     def _settle_header(self) -> None:
         """Adopt the stored header, or write the new one; the reference goes first, so that a header implies it."""

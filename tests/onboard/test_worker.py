@@ -5,25 +5,36 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from toolchain.profiling import worker
-from toolchain.profiling.connection import WORKER
-from toolchain.profiling.messages import PROTOCOL, REFERENCE
+from toolchain import onboard
+from toolchain.devices.local import WORKER
+from toolchain.devices.package import packed
+from toolchain.onboard import machine, model
+from toolchain.onboard.channel import PROTOCOL
 
-from .models import SHAPE
+SHAPE = (4, 8)
 
-SHARED = {"provider": "CPUExecutionProvider", "threads": 1, "options": {}, "seed": 0}
+SHARED = {
+    "engine": "onnxruntime",
+    "provider": "CPUExecutionProvider",
+    "threads": 1,
+    "options": {},
+    "provider_options": {},
+    "cores": [],
+    "seed": 0,
+}
 
 
-def ask(*requests: object, path: Path = WORKER, **variables: str) -> list[dict[str, Any]]:
+def ask(*requests: object, program: Sequence[str] = WORKER, **variables: str) -> list[dict[str, Any]]:
     """All a worker answers to these requests (dicts, or raw text), before it ends well when its stdin does."""
     lines = "".join((request if isinstance(request, str) else json.dumps(request)) + "\n" for request in requests)
     ran = subprocess.run(
-        [sys.executable, path],
+        program,
         input=lines.encode(),
         capture_output=True,
         env=os.environ | variables,
@@ -33,27 +44,37 @@ def ask(*requests: object, path: Path = WORKER, **variables: str) -> list[dict[s
     return [json.loads(line) for line in ran.stdout.splitlines()]
 
 
-def test_it_is_written_for_python_39_and_imports_nothing_but_the_standard_library_at_first() -> None:
-    tree = ast.parse(WORKER.read_text(), feature_version=(3, 9))
+@pytest.mark.parametrize("path", sorted(Path(onboard.__file__).parent.glob("*.py")), ids=lambda path: path.stem)
+def test_it_is_written_for_python_39_and_imports_nothing_but_the_standard_library_at_first(path: Path) -> None:
+    tree = ast.parse(path.read_text(), feature_version=(3, 9))
     at_once = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    names = {alias.name for node in at_once if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module for node in at_once if isinstance(node, ast.ImportFrom) and node.module}
-    assert names <= set(sys.stdlib_module_names)
+    names = {alias.name.partition(".")[0] for node in at_once if isinstance(node, ast.Import) for alias in node.names}
+    names |= {
+        (node.module or "").partition(".")[0] for node in at_once if isinstance(node, ast.ImportFrom) and not node.level
+    }
+    assert names <= {*sys.stdlib_module_names}
     everything = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert everything - set(sys.stdlib_module_names) == {"numpy", "onnxruntime"}
-
-
-def test_both_sides_speak_the_same_protocol() -> None:
-    assert (worker.PROTOCOL, worker.REFERENCE) == (PROTOCOL, REFERENCE)
+    everything |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
+    outside = {name.split(".")[0] for name in everything} - {*sys.stdlib_module_names}
+    assert outside <= {"numpy", "onnxruntime", "tensorrt", "tensorrt_rtx"}
 
 
 def test_it_runs_alone_as_one_file(tmp_path: Path) -> None:
-    alone = tmp_path / "agent.py"
-    alone.write_bytes(WORKER.read_bytes())
-    hello, described = ask({"op": "environment", **SHARED}, path=alone)
+    alone = tmp_path / "agent.pyz"
+    alone.write_bytes(packed())
+    hello, described = ask({"op": "environment", **SHARED}, program=(sys.executable, "-I", str(alone), "worker"))
     assert hello["type"] == "hello"
     assert hello["protocol"] == PROTOCOL
     assert described["environment"]["engine"] == "onnxruntime"
+    assert described["environment"]["emulator"] == ""
+
+
+def test_the_one_file_is_small_and_always_the_same() -> None:
+    assert len(packed()) < 64 << 10
+    packed.cache_clear()
+    before = packed()
+    packed.cache_clear()
+    assert packed() == before
 
 
 def test_an_environment_is_read_below_the_system_root(tmp_path: Path) -> None:
@@ -76,9 +97,9 @@ def test_an_environment_is_read_below_the_system_root(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("module", ["onnxruntime", "numpy"])
-def test_a_missing_engine_is_an_answer(tmp_path: Path, folder: Path, module: str) -> None:
+def test_a_missing_engine_is_an_answer(tmp_path: Path, module: str) -> None:
     (tmp_path / f"{module}.py").write_text("raise ImportError('not on this device')")
-    request = {"op": "memory", "model": str(folder / "good.onnx"), "inputs": {}, **SHARED}
+    request = {"op": "memory", "model": str(tmp_path / "model.onnx"), "inputs": {}, **SHARED}
     answers = ask(request, PYTHONPATH=str(tmp_path))
     assert (answers[-1]["type"], answers[-1]["kind"]) == ("error", "engine")
     assert "not on this device" in answers[-1]["message"] or module == "numpy"
@@ -108,8 +129,8 @@ def test_inputs_follow_their_description_and_seed() -> None:
         "mask": {"dtype": "bool", "shape": [3], "low": 1, "high": 2},
         "x": {"dtype": "float32", "shape": SHAPE, "low": -1.0, "high": 1.0},
     }
-    made = worker.made_inputs({"inputs": forms, "seed": 3})
-    again = worker.made_inputs({"inputs": dict(reversed(forms.items())), "seed": 3})
+    made = model.made_inputs({"inputs": forms, "seed": 3})
+    again = model.made_inputs({"inputs": dict(reversed(forms.items())), "seed": 3})
     assert {name: (str(array.dtype), array.shape) for name, array in made.items()} == {
         "ids": ("int64", (2, 9)),
         "mask": ("bool", (3,)),
@@ -118,12 +139,12 @@ def test_inputs_follow_their_description_and_seed() -> None:
     assert set(made["ids"].flat) == {5, 6}
     assert made["mask"].all()
     assert all((made[name] == again[name]).all() for name in forms)
-    assert (worker.made_inputs({"inputs": forms, "seed": 4})["x"] != made["x"]).any()
+    assert (model.made_inputs({"inputs": forms, "seed": 4})["x"] != made["x"]).any()
 
 
 def test_waiting_is_zero_where_the_system_does_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOSTOOL_SYSROOT", str(tmp_path))
-    queue = worker.RunQueue()
+    queue = machine.RunQueue()
     assert not queue.known
     assert queue.waited_ns() == 0
     queue.close()

@@ -1,4 +1,4 @@
-"""How lines travel to a worker and back. The protocol suits a pipe of any kind; the one here is local."""
+"""This machine as a device: a worker is a child process, and files are where they are."""
 
 from __future__ import annotations
 
@@ -10,51 +10,45 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
+from toolchain import onboard
+from toolchain.devices.device import Claim, Connection, ConnectionLostError
 from toolchain.errors import DeviceError
 from toolchain.targets import Target
 
-WORKER = Path(__file__).with_name("worker.py")
+WORKER = (sys.executable, "-P", "-m", onboard.__name__, "worker")
+"""-P: a file numpy.py in the folder a user works in is not numpy."""
 LONGEST_LINE_BYTES = 32 << 20
 _LEAVE_S = 5.0
 _CHUNK_BYTES = 1 << 16
 _STDERR_BYTES = 2000
 
 
-class ConnectionLostError(Exception):
-    """The other end has gone; the text says how it ended."""
+class LocalDevice:
+    """The machine mostool runs on."""
 
+    def __init__(self, target: Target) -> None:
+        self.target = target
 
-class Connection(Protocol):
-    """A pipe of lines to one worker process."""
+    @property
+    def remarks(self) -> list[str]:
+        return []
 
-    def send(self, line: bytes) -> None:
-        """Send one line (without its end). Raises ConnectionLostError."""
+    def start_worker(self, claim: Claim | None = None) -> Connection:  # noqa: ARG002 - a child is found by nobody else
+        return LocalConnection(list(WORKER))
 
-    def receive(self, timeout_s: float) -> bytes:
-        """The next line, without its end.
+    def left_over(self, key: str) -> list[tuple[Claim, Connection]]:  # noqa: ARG002 - a local worker ends with its host
+        return []
 
-        Raises:
-            TimeoutError: none came within `timeout_s`.
-            ConnectionLostError: none will come.
-            DeviceError: a line longer than any answer can be.
-        """
+    def place(self, path: Path) -> str:
+        return str(path.resolve())
+
+    def discard(self, path: Path) -> None:
+        """It is the caller's own file."""
 
     def close(self) -> None:
-        """End the worker, whatever it is doing. May be called twice."""
-
-
-Connect = Callable[[Target], Connection]
-
-
-def connect(target: Target) -> Connection:
-    """A connection to a fresh worker process on the target's device."""
-    if not target.runtime.engine == "onnxruntime":
-        raise DeviceError(f"{target.id}: no worker runs {target.runtime.engine}")
-    return LocalConnection([sys.executable, str(WORKER)])
+        """Nothing is open between workers."""
 
 
 class LocalConnection:
@@ -73,8 +67,7 @@ class LocalConnection:
         self._stdin, self._stdout = self._child.stdin, self._child.stdout
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._stdout, selectors.EVENT_READ)
-        self._pending = bytearray()
-        self._searched = 0
+        self._lines = Lines()
 
     def send(self, line: bytes) -> None:
         data = memoryview(line + b"\n")
@@ -86,19 +79,13 @@ class LocalConnection:
 
     def receive(self, timeout_s: float) -> bytes:
         deadline = time.monotonic() + timeout_s
-        while (end := self._pending.find(b"\n", self._searched)) < 0:
-            self._searched = len(self._pending)
-            if self._searched > LONGEST_LINE_BYTES:
-                raise DeviceError("the worker sent garbage", why=f"a line of more than {LONGEST_LINE_BYTES} bytes")
+        while (line := self._lines.take()) is None:
             if not self._selector.select(max(0.0, deadline - time.monotonic())):
                 raise TimeoutError
             chunk = os.read(self._stdout.fileno(), _CHUNK_BYTES)
             if not chunk:
                 raise ConnectionLostError(self._ending())
-            self._pending += chunk
-        line = bytes(self._pending[:end])
-        del self._pending[: end + 1]
-        self._searched = 0
+            self._lines.add(chunk)
         return line
 
     def close(self) -> None:
@@ -117,11 +104,44 @@ class LocalConnection:
             status = self._child.wait(_LEAVE_S)
         except subprocess.TimeoutExpired:
             return "it closed its output"
-        how = f"killed by signal {-status}{_signal_hint(-status)}" if status < 0 else f"ended with status {status}"
         size = self._stderr.seek(0, os.SEEK_END)
         self._stderr.seek(max(0, size - _STDERR_BYTES))
-        printed = self._stderr.read().decode("utf-8", "replace").strip().splitlines()
-        return f"{how}: {printed[-1][:300]}" if printed else how
+        return ending(status, self._stderr.read().decode("utf-8", "replace"))
+
+
+class Lines:
+    """Bytes as they come, lines as they are taken."""
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+        self._searched = 0
+
+    def add(self, chunk: bytes) -> None:
+        self._pending += chunk
+
+    def take(self) -> bytes | None:
+        """The next whole line without its end; None where there is none yet.
+
+        Raises:
+            DeviceError: what is there is longer than any line can be.
+        """
+        end = self._pending.find(b"\n", self._searched)
+        if end < 0:
+            self._searched = len(self._pending)
+            if self._searched > LONGEST_LINE_BYTES:
+                raise DeviceError("the worker sent garbage", why=f"a line of more than {LONGEST_LINE_BYTES} bytes")
+            return None
+        line = bytes(self._pending[:end])
+        del self._pending[: end + 1]
+        self._searched = 0
+        return line
+
+
+def ending(status: int, printed: str) -> str:
+    """How a process ended (its status as subprocess gives it), and the last line it printed."""
+    how = f"killed by signal {-status}{_signal_hint(-status)}" if status < 0 else f"ended with status {status}"
+    lines = printed.strip().splitlines()
+    return f"{how}: {lines[-1][:300]}" if lines else how
 
 
 def _signal_hint(number: int) -> str:

@@ -1,0 +1,253 @@
+"""The system's ssh: how it is called, what its complaints mean, and whose host keys are trusted.
+
+Everything a user has set up for ssh (aliases, jump hosts, agents, hardware keys) works, because it is their ssh.
+What is not theirs to decide: no password is asked for, no unknown host is trusted, nothing is forwarded.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from toolchain.errors import DeviceError, UsageError
+from toolchain.files import write_bytes
+from toolchain.targets import Ssh, Target
+
+KNOWN_HOSTS = "known_hosts"
+"""In a project's targets/ folder: the host keys `mostool devices add` was told to trust."""
+
+_SETTINGS = (
+    "BatchMode=yes",
+    "StrictHostKeyChecking=yes",
+    "ServerAliveInterval=5",
+    "ServerAliveCountMax=3",
+    "ClearAllForwardings=yes",
+    "PermitLocalCommand=no",
+    "LogLevel=ERROR",
+)
+_ASKED_S = 30
+_OF_SSH_ITSELF = 255
+"""The status of an ssh that did not get as far as the remote command."""
+_UNKNOWN_KEY = ("Host key verification failed", "host key is known for")
+_NO_ENTRY = ("Permission denied", "Too many authentication failures")
+
+
+def command(target: Target, ssh: Ssh, project: Path, remote: list[str]) -> list[str]:
+    """The arguments of an ssh that runs `remote` on the device."""
+    known = trusted_files(target, ssh, project)
+    return [
+        *_base(target, ssh, project),
+        *("-o", f"UserKnownHostsFile={' '.join(_quoted(path) for path in known)}"),
+        "--",
+        ssh.host,
+        shlex.join(remote),
+    ]
+
+
+def _base(target: Target, ssh: Ssh, project: Path) -> list[str]:
+    check(target, ssh)
+    arguments = ["ssh", "-T", "-a", "-x"]
+    for setting in (*_SETTINGS, f"ConnectTimeout={max(1, round(ssh.connect_timeout_s))}"):
+        arguments += ["-o", setting]
+    if ssh.config:
+        arguments += ["-F", str(_own_path(project, ssh.config))]
+    if ssh.identity:
+        arguments += ["-i", str(_own_path(project, ssh.identity)), "-o", "IdentitiesOnly=yes"]
+    if ssh.user:
+        arguments += ["-l", ssh.user]
+    if ssh.port:
+        arguments += ["-p", str(ssh.port)]
+    return arguments
+
+
+def check(target: Target, ssh: Ssh) -> None:
+    """Raise UsageError where a name could be taken for anything else than a name."""
+    for what, text in (("host", ssh.host), ("user", ssh.user)):
+        if text.startswith("-") or re.search(r"[\s\0-\x1f'\"\\$`;|&<>()]", text):
+            raise UsageError(f"{target.id}: {text!r} is no {what}", hint=f"mend connection.{what} in the target's file")
+    if not ssh.host:
+        raise UsageError(
+            f"{target.id} does not say where the device is",
+            hint=f"mostool devices add {target.id} --host HOST --user USER",
+        )
+
+
+def _own_path(project: Path, given: str) -> Path:
+    """A path of the target's file: below the home folder, absolute, or below the project."""
+    return project / Path(given).expanduser()
+
+
+def _quoted(path: str) -> str:
+    return f'"{path}"' if " " in path else path
+
+
+def trusted_files(target: Target, ssh: Ssh, project: Path) -> list[str]:
+    """The files of host keys that hold for the device: the project's own, then those the user's ssh would read."""
+    return [str((project / "targets" / KNOWN_HOSTS).absolute()), *_users_files(target, ssh, project)]
+
+
+def _users_files(target: Target, ssh: Ssh, project: Path) -> list[str]:
+    asked = _run([*_base(target, ssh, project), "-G", "--", ssh.host])
+    for line in asked.stdout.splitlines():
+        name, _, value = line.partition(" ")
+        if name == "userknownhostsfile" and value:
+            return [str(Path(one).expanduser()) for one in shlex.split(value)]
+    return []
+
+
+def complaint(target: Target, ssh: Ssh, project: Path, said: str) -> DeviceError:
+    """What an ssh that ended with `said` on stderr means, and what to do about it."""
+    lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith("@")]
+    why = lines[-1][:300] if lines else "ssh ended without a word"
+    where = f"{target.id} ({ssh.host})"
+    if "IDENTIFICATION HAS CHANGED" in said:
+        return _changed_key(target, ssh, project)
+    if any(words in said for words in _UNKNOWN_KEY):
+        return DeviceError(
+            f"the host key of {where} is not known",
+            why="nobody has said yet that this is the device it claims to be",
+            hint=f"mostool devices add {target.id} --host {ssh.host} shows its fingerprint and stores it",
+        )
+    hints = {
+        "Permission denied": f"ssh {ssh.host} must work without a password: put your public key there (ssh-copy-id)",
+        "Could not resolve": "check connection.host in the target's file; try the device's address",
+        "Connection refused": "is its ssh server on? on a Raspberry Pi: sudo raspi-config, Interface Options, SSH",
+        "timed out": "is the device on, and in this network? try: ping",
+        "No route": "is the device on, and in this network? try: ping",
+        "bad permissions": "the private key must be readable by you alone: chmod 600",
+    }
+    hint = next((text for words, text in hints.items() if words in said), f"try by hand: ssh {ssh.host} true")
+    return DeviceError(f"{where} cannot be reached", why=why, hint=hint)
+
+
+# -- host keys ---------------------------------------------------------------------------------------------------------
+
+
+class HostKey(NamedTuple):
+    """A host's public key: its line for a file of known hosts, and its fingerprint as ssh-keygen prints it."""
+
+    line: str
+    fingerprint: str
+
+    def __str__(self) -> str:
+        kind = next((name for name in ("ed25519", "ecdsa", "rsa") if name in self.line.split()[1]), "")
+        return f"{kind.upper()} {self.fingerprint}".strip()
+
+
+def offered_keys(target: Target, ssh: Ssh, project: Path) -> list[HostKey]:
+    """The keys the device shows when asked for the way ssh will ask: through jump hosts and under aliases.
+
+    Raises:
+        DeviceError: it cannot be reached.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        known = Path(scratch) / "known_hosts"
+        # The first value of an option counts for ssh, so what is different here goes first. HashKnownHosts would hide
+        # the name the key is stored under.
+        arguments = _base(target, ssh, project)
+        different = (
+            "StrictHostKeyChecking=accept-new",
+            f"UserKnownHostsFile={_quoted(str(known))}",
+            "HashKnownHosts=no",
+        )
+        options = [
+            part for one in (*different, "UpdateHostKeys=no", "GlobalKnownHostsFile=none") for part in ("-o", one)
+        ]
+        asked = _run([arguments[0], *options, *arguments[1:], "--", ssh.host, "true"])
+        if not known.is_file() or not known.read_text(encoding="utf-8").strip():
+            raise complaint(target, ssh, project, asked.stderr)
+        lines = [line for line in known.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [HostKey(line, fingerprint) for line in lines if (fingerprint := _fingerprint(line))]
+
+
+class Login(NamedTuple):
+    """How ssh fared: whether it trusts the host's key, and what it complained of."""
+
+    key: Literal["known", "unknown", "changed"]
+    error: DeviceError | None = None
+
+
+def try_login(target: Target, ssh: Ssh, project: Path) -> Login:
+    """Connect as every other command will. Asked of ssh itself, which also knows of certificates and global files.
+
+    Raises:
+        DeviceError: the device is out of reach, so that nobody can tell.
+    """
+    asked = _run(command(target, ssh, project, ["true"]))
+    if asked.returncode != _OF_SSH_ITSELF:
+        return Login("known")
+    error = complaint(target, ssh, project, asked.stderr)
+    if "IDENTIFICATION HAS CHANGED" in asked.stderr:
+        return Login("changed", error)
+    if any(words in asked.stderr for words in _UNKNOWN_KEY):
+        return Login("unknown", error)
+    if any(words in asked.stderr for words in _NO_ENTRY):
+        return Login("known", error)
+    raise error
+
+
+def _trusted(target: Target, ssh: Ssh, project: Path, keys: list[HostKey]) -> list[HostKey]:
+    """What the files of known hosts hold under the names of `keys`."""
+    found = []
+    for name in {key.line.split()[0] for key in keys}:
+        for path in trusted_files(target, ssh, project):
+            if Path(path).is_file():
+                listed = _run(["ssh-keygen", "-F", name, "-f", path])
+                lines = [line for line in listed.stdout.splitlines() if line and not line.startswith("#")]
+                found += [HostKey(line, fingerprint) for line in lines if (fingerprint := _fingerprint(line))]
+    return found
+
+
+def trust(project: Path, keys: list[HostKey]) -> Path:
+    """Add keys to the project's known hosts; the file. What it held under the same names is replaced."""
+    path = project / "targets" / KNOWN_HOSTS
+    names = {key.line.split()[0] for key in keys}
+    kept = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = [line for line in kept if line.split(" ")[0] not in names] + [key.line for key in keys]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, ("\n".join(lines) + "\n").encode())
+    return path
+
+
+def _changed_key(target: Target, ssh: Ssh, project: Path) -> DeviceError:
+    try:
+        keys = offered_keys(target, ssh, project)
+        stored = ", ".join(sorted({key.fingerprint for key in _trusted(target, ssh, project, keys)}))
+        why = f"it shows {', '.join(key.fingerprint for key in keys)}, known is {stored}"
+    except DeviceError as error:
+        why = str(error)
+    return DeviceError(
+        f"the host key of {target.id} ({ssh.host}) has changed",
+        why=why,
+        hint="a new installation, or another machine in its place? if you know why: "
+        f"mostool devices add {target.id} --host {ssh.host} --fingerprint SHA256:...",
+    )
+
+
+def _fingerprint(line: str) -> str:
+    with tempfile.NamedTemporaryFile("w", suffix=".pub") as stream:
+        stream.write(line.split(" ", 1)[-1] + "\n")
+        stream.flush()
+        words = _run(["ssh-keygen", "-l", "-f", stream.name]).stdout.split()
+    return words[1] if len(words) > 1 else ""
+
+
+def _run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=_ASKED_S,
+        )
+    except FileNotFoundError:
+        raise DeviceError(f"there is no {arguments[0]} here", hint="install the OpenSSH client") from None
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(arguments, 255, "", f"{arguments[0]}: timed out after {_ASKED_S} s")

@@ -1,0 +1,156 @@
+"""The agent: what a host talks to on a device, through the stdin and stdout of one ssh. Standard library only.
+
+It keeps files by their content, starts jobs and tells what they say, looks at the machine, installs a runtime. It never
+imports an engine: that is a worker's business, in a process that may die.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from typing import Any
+
+from . import install, machine, probe
+from .frames import Frames
+from .jobs import ABANDONED_S, Job, jobs
+from .store import Store, StoreError, free_bytes
+
+AGENT_PROTOCOL = 1
+POLL_S = 0.05
+_RENEW_S = 2.0
+_LEAST_FREE_BYTES = 8 << 20
+
+Message = dict[str, Any]
+
+
+class Agent:
+    """Answers one host. Each request has one answer; a job that is followed speaks until it ends or the host does."""
+
+    def __init__(self, root: str, frames: Frames) -> None:
+        self.root, self.frames = root, frames
+        self.store = Store(root)
+        self.followed: Job | None = None
+        self.offset = 0
+        self.renewed_at = 0.0
+
+    def serve(self) -> None:
+        self.frames.send(
+            {
+                "type": "hello",
+                "protocol": AGENT_PROTOCOL,
+                "python": platform.python_version(),
+                "machine": platform.machine(),
+            }
+        )
+        while True:
+            if self.followed is not None and not self.frames.ready(POLL_S):
+                self._tell(self.followed)
+                continue
+            request = self.frames.receive()
+            self.followed = None
+            try:
+                self.frames.send(self._answer(request))
+            except StoreError as fault:
+                self.frames.send({"type": "error", "kind": fault.kind, "message": str(fault)})
+            except OSError as fault:
+                kind = "disk" if free_bytes(self.root) < _LEAST_FREE_BYTES else "system"
+                self.frames.send({"type": "error", "kind": kind, "message": fault.strerror or str(fault)})
+            except (KeyError, TypeError, ValueError) as fault:
+                self.frames.send({"type": "error", "kind": "request", "message": f"{fault!r}"[:500]})
+
+    def _answer(self, request: Message) -> Message:  # noqa: C901, PLR0911 - one arm for each operation
+        operation = request["op"]
+        if operation == "find":
+            return {"type": "found", "path": self.store.find(request["sha256"])}
+        if operation == "put":
+            path = self.store.put(request["sha256"], request["size"], self.frames.read)
+            return {"type": "found", "path": path}
+        if operation == "drop":
+            self.store.drop(request["sha256"])
+            return {"type": "done"}
+        if operation == "jobs":
+            listed = [
+                {"job": job.name, "label": label, "ended": job.ended() is not None} for job, label in jobs(self.root)
+            ]
+            return {"type": "jobs", "jobs": listed}
+        if operation == "start":
+            return self._start(request)
+        if operation == "follow":
+            self.followed, self.offset = Job(self.root, request["job"]), request["offset"]
+            if not self.followed.exists():
+                self.followed = None
+                return {"type": "error", "kind": "job", "message": f"there is no job {request['job']}"}
+            return {"type": "done"}
+        if operation in ("cancel", "forget"):
+            job = Job(self.root, request["job"])
+            job.cancel()
+            if operation == "forget":
+                job.forget()
+            return {"type": "done"}
+        if operation == "probe":
+            return {"type": "facts", "facts": probe.facts(self.root, request.get("modules", []))}
+        if operation == "unpack":
+            asked = (request["environment"], request["wheels"], request["modules"])
+            return {"type": "installed", **install.unpack(self.root, *asked, self.store, self._progress)}
+        if operation == "pip":
+            asked = (request["environment"], request["requirements"], request["modules"])
+            return {"type": "installed", **install.pip(self.root, *asked, self._progress)}
+        raise ValueError(f"no operation {operation!r:.80}")
+
+    def _progress(self, note: str) -> None:
+        self.frames.send({"type": "progress", "note": note[:200]})
+
+    def _start(self, request: Message) -> Message:
+        job, owner, alone = Job(self.root, request["job"]), request["owner"], request["alone"]
+        for other, label in jobs(self.root) if alone else []:
+            if other.name == job.name or not label.get("alone") or other.ended() is not None:
+                continue
+            if label.get("owner") != owner and other.unattended_s() < ABANDONED_S:
+                since = time.time() - label.get("started", 0)
+                return {
+                    "type": "error",
+                    "kind": "busy",
+                    "message": f"another mostool has been measuring for {since:.0f} s",
+                }
+            other.cancel()
+        if free_bytes(self.root) < _LEAST_FREE_BYTES:
+            return {"type": "error", "kind": "disk", "message": f"{free_bytes(self.root) >> 10} KiB are free"}
+        label = {**request["label"], "owner": owner, "alone": alone}
+        job.start(request["request"], label, install.variables(self.root))
+        return {"type": "done"}
+
+    def _tell(self, job: Job) -> None:
+        """Send what a job has said since; or how it ended, once all of that is sent."""
+        ended = job.ended()  # asked first: what it said before it ended is then there to be read
+        said = job.lines(self.offset)
+        if said:
+            self.offset += len(said)
+            self.frames.send({"type": "said", "offset": self.offset, "text": said.decode("utf-8", "replace")})
+        elif ended is not None:
+            self.followed = None
+            self.frames.send({"type": "ended", "free_bytes": free_bytes(self.root), **ended})
+        if time.monotonic() - self.renewed_at > _RENEW_S:
+            self.renewed_at = time.monotonic()
+            job.renew()
+
+
+def main(root: str) -> int:
+    """Serve the host at the other end of stdin and stdout, until it leaves."""
+    os.umask(0o077)
+    frames = Frames(os.dup(0), os.dup(1))
+    sink = os.open(os.devnull, os.O_RDWR)
+    os.dup2(sink, 0)
+    os.dup2(2, 1)  # nothing but frames reaches the host's ear
+    try:
+        Agent(root, frames).serve()
+    except EOFError:
+        return 0
+    except (ValueError, RecursionError) as fault:
+        sys.stderr.write(f"the host sent garbage: {fault}\n")
+        return 1
+    return 0
+
+
+__all__ = ["AGENT_PROTOCOL", "Agent", "machine", "main"]
