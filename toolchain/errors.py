@@ -17,16 +17,20 @@ from typing import ClassVar
 
 
 class MostoolError(Exception):
-    """One line what happened, one line why, one line what to do about it."""
+    """One line what happened, one line why, one line what to do about it.
+
+    `data` is what had been found out until then, for who asked for JSON.
+    """
 
     exit_code: ClassVar[int] = 1
     kind: ClassVar[str] = "failed"
 
-    def __init__(self, what: str, *, why: str = "", hint: str = "") -> None:
+    def __init__(self, what: str, *, why: str = "", hint: str = "", data: object = None) -> None:
         super().__init__(what)
         self.what = what
         self.why = why
         self.hint = hint
+        self.data = data
 
     def __str__(self) -> str:
         return f"{self.what} ({self.why})" if self.why else self.what

@@ -46,7 +46,8 @@ def print_failure(error: MostoolError, *, as_json: bool) -> None:
     hint = error.hint or _HINTS.get(error.kind, _LAST_HINT)
     if as_json:
         body = {"code": error.exit_code, "kind": error.kind, "message": str(error), "hint": hint}
-        envelope = {"schema": SCHEMA, "ok": False, "error": body, "warnings": []}
+        found = {} if error.data is None else {"data": plain(error.data)}
+        envelope = {"schema": SCHEMA, "ok": False, "error": body, **found, "warnings": []}
         sys.stdout.write(json.dumps(envelope) + "\n")
         return
     prefix = "no answer" if isinstance(error, InfeasibleError) else "error"
