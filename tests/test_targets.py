@@ -7,7 +7,7 @@ import pytest
 
 from toolchain import targets
 from toolchain.errors import UsageError
-from toolchain.targets import Target, find_targets, read_target, shipped_folder
+from toolchain.targets import Measure, Runtime, Ssh, Target, find_targets, read_target, shipped_folder
 
 README = (Path(__file__).parent.parent / "targets" / "README.md").read_text()
 SOUND = 'schema = 1\nid = "board"\ntitle = "a board"\n'
@@ -36,6 +36,16 @@ def test_every_shipped_target_is_valid(path: Path, tmp_path: Path) -> None:
 
 def test_cpu_ships() -> None:
     assert (shipped_folder("targets") / "cpu.toml").is_file()
+
+
+@pytest.mark.parametrize("name", ["rpi", "rpi4", "rpi5"])
+def test_a_shipped_raspberry_pi_waits_for_its_address_and_stays_cool(name: str, tmp_path: Path) -> None:
+    target = read_target(name, tmp_path)
+    assert isinstance(target.connection, Ssh)
+    assert not target.connection.host
+    assert target.runtime == msgspec.structs.replace(read_target("cpu", tmp_path).runtime, threads=4)
+    assert target.measure.hot_c <= 80
+    assert target.measure.warmup_s == 2
 
 
 def test_what_a_file_leaves_out_has_its_default(project: Path) -> None:
@@ -81,6 +91,14 @@ def test_a_name_is_never_taken_for_a_path(project: Path, asked: str) -> None:
         (SOUND + '[runtime]\nengine = "abacus"', "$.runtime.engine"),
         (SOUND + "[runtime.options]\nx = 1", "$.runtime.options[...]"),
         (SOUND + '[connection]\nkind = "carrier pigeon"', "$.connection"),
+        (SOUND + '[connection]\nhost = "board"', "missing required field `kind`"),
+        (SOUND + '[connection]\nkind = "local"\nhost = "board"', "unknown field `host`"),
+        (SOUND + '[connection]\nkind = "ssh"\nport = 65536', "port must be 1 to 65535"),
+        (SOUND + '[connection]\nkind = "ssh"\nreconnect_s = 0', "connection.reconnect_s must be above zero"),
+        (SOUND + "[runtime]\ncores = [-1]", "runtime.cores"),
+        (SOUND + '[runtime]\nengine = "tensorrt"\nprovider = "CUDAExecutionProvider"', "has no providers"),
+        (SOUND + '[measure]\nthermal = "hope"', "$.measure.thermal"),
+        (SOUND + "[measure]\ncool_c = 79", "measure.cool_c must not be above measure.hot_c"),
         (SOUND + "[measure]\ngroup = 1.5", "$.measure.group"),
         (SOUND + "[measure]\ngroup = 0", "measure.group must be at least 1"),
         (SOUND + "[measure]\nmaximum_s = nan", "measure.maximum_s"),
@@ -176,9 +194,24 @@ def test_the_readme_names_every_kind_of_connection() -> None:
         assert f'`"{tag}"`' in README
 
 
-def test_the_example_in_the_readme_is_a_target(project: Path) -> None:
-    (example,) = re.findall(r"^```toml\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-    identity = re.search(r'^id = "(.*)"', example, flags=re.MULTILINE)
-    assert identity is not None
-    write(project, example, identity[1])
-    assert read_target(identity[1], project).runtime.threads == 4
+def test_the_examples_in_the_readme_are_targets(project: Path) -> None:
+    for example in re.findall(r"^```toml\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL):
+        identity = re.search(r'^id = "(.*)"', example, flags=re.MULTILINE)
+        assert identity is not None
+        write(project, example, identity[1])
+    assert read_target("workstation", project).runtime.threads == 4
+    kitchen = read_target("kitchen", project)
+    assert kitchen.connection == Ssh(
+        host="192.168.1.20",
+        user="pi",
+        identity="targets/kitchen_key",
+        python="/home/pi/venv/bin/python",
+        folder="/mnt/ssd/mostool",
+    )
+    assert kitchen.runtime.cores == (1, 2, 3)
+
+
+def test_the_readme_names_every_engine_and_every_way_with_heat() -> None:
+    for record, field in ((Runtime, "engine"), (Measure, "thermal")):
+        for choice in typing.get_args(typing.get_type_hints(record)[field]):
+            assert f'`"{choice}"`' in README
