@@ -163,7 +163,7 @@ def _grow(
     ):
         missing = [one for one in wanted(run, request) if not table.done(one, retry_failed=request.retry_failed)]
         if request.self_test or (missing and table.info.noise_floor is None):
-            table.note_noise_floor(profiling.noise_floor(folder / profiling.REFERENCE, inputs, device, listener))
+            table.note_noise_floor(profiling.noise_floor(folder / profiling.REFERENCE, inputs, device, listener, spent))
         done = 0
         for group in _built(run, target, missing, Path(scratch)):
 

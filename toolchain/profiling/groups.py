@@ -76,7 +76,11 @@ def measure(
 
 
 def noise_floor(
-    reference: Path, inputs: Mapping[str, InputShape], device: Device, listener: ProgressListener
+    reference: Path,
+    inputs: Mapping[str, InputShape],
+    device: Device,
+    listener: ProgressListener = silent,
+    spent: Spent | None = None,
 ) -> NoiseFloor:
     """An A/A test: the reference as several candidates of one group, which differ by nothing but noise.
 
@@ -84,7 +88,7 @@ def noise_floor(
         DeviceError: as `measure`, or a copy fails.
     """
     copies = [Candidate(f"copy {number} of the reference", reference) for number in range(1, _COPIES + 1)]
-    job = _Job(reference, inputs, device, device.target.measure, 0, Spent())
+    job = _Job(reference, inputs, device, device.target.measure, 0, spent or Spent())
     ratios = []
     for _, outcome in _measure_group(job, copies, _Tally(copies, 0, len(copies), listener)):
         if isinstance(outcome, Failed):
