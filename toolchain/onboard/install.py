@@ -55,16 +55,20 @@ def unpack(
 ) -> dict[str, Any]:
     """Unpack wheels (each {name, sha256}, in the store), and make the result the runtime of this device's workers.
 
+    A host that lost the answer asks again: what is in use already is only tried again.
+
     Raises:
         StoreError: `sha256`, a wheel is not here; `wheel`, one is not what it should be; `disk`, there is no room.
     """
+    if (done := _in_use(root, environment, modules, progress)) is not None:
+        return done
     paths = []
     for wheel in wheels:
         path = store.find(wheel["sha256"])
         if path is None:
             raise StoreError("sha256", f"{wheel['name']} is not here")
         paths.append(path)
-    with _part(root, environment) as part:
+    with _part(root) as part:
         try:
             need = sum(_size(path) for path in paths)
             if free_bytes(root) < need + _SPARE_BYTES:
@@ -75,11 +79,7 @@ def unpack(
                     _extract(archive, part)
         except zipfile.BadZipFile as fault:
             raise StoreError("wheel", str(fault)) from fault
-        done = _tried(root, environment, part, modules, progress)
-    if done["active"]:
-        for wheel in wheels:
-            store.drop(wheel["sha256"])
-    return done
+        return _tried(root, environment, part, modules, progress)
 
 
 def pip(root: str, environment: str, requirements: list[str], modules: list[str], progress: Progress) -> dict[str, Any]:
@@ -91,7 +91,9 @@ def pip(root: str, environment: str, requirements: list[str], modules: list[str]
     for one in requirements:
         if not _REQUIREMENT.fullmatch(one):
             raise ValueError(f"{one!r:.80} is no requirement")
-    with _part(root, environment) as part:
+    if (done := _in_use(root, environment, modules, progress)) is not None:
+        return done
+    with _part(root) as part:
         scratch = f"{part}/.tmp"  # not /tmp, which may be a small part of a small memory
         os.mkdir(scratch)
         command = [sys.executable, "-m", "pip", *_PIP, *_PIP_NETWORK, "--only-binary=:all:"]
@@ -133,10 +135,8 @@ def imported(name: str, variables: dict[str, str], folder: str | None) -> dict[s
 
 
 @contextlib.contextmanager
-def _part(root: str, environment: str) -> Iterator[str]:
+def _part(root: str) -> Iterator[str]:
     """A fresh folder for a runtime to be; gone at the end, unless it has been put in its place."""
-    if not _NAME.fullmatch(environment):
-        raise ValueError(f"{environment!r:.80} is no name of an environment")
     for name in os.listdir(root):
         if name.startswith("part-") and not _lives(name[len("part-") :]):
             remove_folder(os.path.join(root, name))
@@ -157,16 +157,32 @@ def _lives(pid: str) -> bool:
     return pid.isdigit() and os.path.isdir(f"/proc/{pid}")
 
 
+def _in_use(root: str, environment: str, modules: list[str], progress: Progress) -> dict[str, Any] | None:
+    """The answer about an environment that is in use and works; None where it is to be made."""
+    if not _NAME.fullmatch(environment):
+        raise ValueError(f"{environment!r:.80} is no name of an environment")
+    if active(root) != environment:
+        return None
+    found = _looked_at(root, os.path.join(root, f"runtime-{environment}"), modules, progress)
+    return found if found["active"] else None
+
+
 def _tried(root: str, environment: str, part: str, modules: list[str], progress: Progress) -> dict[str, Any]:
-    """Import each module from the folder, and put it to use where that goes well; the versions in it."""
+    """Put a folder to use, where its modules can be imported."""
+    found = _looked_at(root, part, modules, progress)
+    if found["active"]:
+        _activate(root, os.path.join(root, f"runtime-{environment}"), part)
+    return found
+
+
+def _looked_at(root: str, folder: str, modules: list[str], progress: Progress) -> dict[str, Any]:
+    """How importing each module from a folder goes, and the versions of what is in it."""
     tried = {}
     for name in modules:
         progress(f"trying {name}")
-        tried[name] = imported(name, _path_first(part), root)
+        tried[name] = imported(name, _path_first(folder), root)
     works = not any(one["error"] or one["signal"] for one in tried.values())
-    versions = {match[1]: match[2] for match in map(_DISTRIBUTION.fullmatch, os.listdir(part)) if match}
-    if works:
-        _activate(root, os.path.join(root, f"runtime-{environment}"), part)
+    versions = {match[1]: match[2] for match in map(_DISTRIBUTION.fullmatch, os.listdir(folder)) if match}
     return {"active": works, "modules": tried, "versions": versions}
 
 
