@@ -13,6 +13,7 @@ import pytest
 from made_project import Made, call, require
 
 import toolchain.cli.demo
+import toolchain.cli.devices
 import toolchain.cli.look
 import toolchain.cli.make
 import toolchain.cli.train
@@ -85,7 +86,7 @@ def _indexes_options(function: ast.FunctionDef, name: str) -> bool:
     )
 
 
-MODULES = (toolchain.cli.demo, toolchain.cli.look, toolchain.cli.make, toolchain.cli.train)
+MODULES = (toolchain.cli.demo, toolchain.cli.devices, toolchain.cli.look, toolchain.cli.make, toolchain.cli.train)
 SOURCES = {module.__name__: Path(module.__file__).read_text() for module in MODULES}
 
 

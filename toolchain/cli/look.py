@@ -1,4 +1,4 @@
-"""The subcommands that look at what is there: evaluate, sample, predict, verify, report, devices, config."""
+"""The subcommands that look at what is there: evaluate, sample, predict, verify, report, config."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from toolchain.cli.app import Group, app, common
+from toolchain.cli.app import app, common
 from toolchain.cli.options import FOLDER, run_option, seed_option
 from toolchain.cli.output import ProgressPrinter, ms, percent, plain, print_result, table
 from toolchain.cli.words import error_in_words
@@ -146,7 +146,7 @@ def predict(json: bool, quiet: bool, **options: Any) -> None:
                 "latency_s": one.latency_s,
                 "low_s": one.low_s,
                 "high_s": one.high_s,
-                "source": "predicted",
+                "source": "emulated" if found[0].environment.emulator else "predicted",
             }
             for one in predictions
         ],
@@ -161,18 +161,22 @@ def predict(json: bool, quiet: bool, **options: Any) -> None:
 @app.command()
 @click.argument("bundle", type=FOLDER)
 @click.option("--no-speed", is_flag=True, help="Do not measure.")
+@click.option("--device", help="Let this target run the file. [this machine]")
 @common
-def verify(bundle: Path, no_speed: bool, json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
+def verify(bundle: Path, no_speed: bool, device: str | None, json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
     """Check a bundle: integrity, parity, speed. Exit code 5 when a file or an answer is wrong.
 
     \b
     mostool verify bundles/NAME
+    mostool verify bundles/NAME --device rpi
     """
     from toolchain.errors import MostoolError
     from toolchain.pipeline.verify import verify as verify_bundle
+    from toolchain.targets import read_target
 
+    target = read_target(device, Path()) if device else None
     with ProgressPrinter(quiet=quiet) as listener:
-        done = verify_bundle(bundle, speed=not no_speed, listener=listener)
+        done = verify_bundle(bundle, speed=not no_speed, target=target, listener=listener)
     if not done.passed:
         failed = next(check for check in done.checks if not check.passed)
         passed = ", ".join(check.name for check in done.checks if check.passed)
@@ -204,38 +208,6 @@ def report(json: bool, quiet: bool, **options: Any) -> None:
     project = Project(Path())
     path = write_report(project, Run(project.find_run(options["run"])), options["out"])
     print_result({"report": str(path)}, [], [str(path)], as_json=json, quiet=quiet)
-
-
-@app.group(cls=Group)
-def devices() -> None:
-    """The devices mostool knows."""
-
-
-@devices.command("list")
-@common
-def devices_list(json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
-    """Every target, with the file it comes from."""
-    from toolchain.targets import find_targets, read_target
-
-    project = Path()
-    found = {name: (read_target(name, project), path) for name, path in find_targets(project).items()}
-    lines = table(["device", "what", "file"], [[name, one.title, str(path)] for name, (one, path) in found.items()])
-    data = [{"id": name, "title": one.title, "file": str(path)} for name, (one, path) in found.items()]
-    print_result(plain(data), [], lines, as_json=json, quiet=quiet)
-
-
-@devices.command("show")
-@click.argument("name")
-@common
-def devices_show(name: str, json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
-    """One target with all its settings."""
-    import msgspec
-
-    from toolchain.targets import read_target
-
-    target = plain(read_target(name, Path()))
-    lines = msgspec.json.format(msgspec.json.encode(target)).decode().splitlines()
-    print_result(target, [], lines, as_json=json, quiet=quiet)
 
 
 @app.command()

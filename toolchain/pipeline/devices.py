@@ -1,0 +1,313 @@
+"""devices: add one to a project, try whether it works at all, install what it lacks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import onnx
+
+from toolchain import devices, profiling
+from toolchain.devices import ssh as system_ssh
+from toolchain.devices.checks import setup_hint
+from toolchain.devices.link import Link
+from toolchain.devices.setup import Installed, Way, set_up
+from toolchain.devices.ssh import HostKey
+from toolchain.errors import DeviceError, MostoolError, UsageError
+from toolchain.files import write_bytes
+from toolchain.progress import Progress, ProgressListener, silent
+from toolchain.targets import Local, Measure, Runtime, Ssh, Target, read_target, shipped_folder
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_USUAL = "rpi"
+_WIDTH, _LAYERS, _BATCH = 192, 3, 16
+_TOLERANCE = 5e-3
+"""Of the largest answer: an accelerator may compute with 10 bits of fraction."""
+_QUICK = {"group": 4, "warmup_s": 0.1, "calls_per_turn": 2, "minimum_rounds": 5, "minimum_s": 0.05, "maximum_s": 2.0}
+_ARBITRARY_SEED = 20
+
+
+def where(target: Target) -> str:
+    """Where a target's device is, for a person."""
+    if isinstance(target.connection, Local):
+        return "this machine"
+    return f"ssh {target.connection.host}" if target.connection.host else "not said yet"
+
+
+# -- add ---------------------------------------------------------------------------------------------------------------
+
+
+class Trust(NamedTuple):
+    """How a host key that nobody knows yet may come to be trusted: this `fingerprint`, or whatever it is."""
+
+    fingerprint: str = ""
+    anything: bool = False
+
+
+class Added(NamedTuple):
+    """A target that was written. `fingerprint` is that of the key which was stored, empty where ssh knew it before."""
+
+    target: Target
+    file: Path
+    fingerprint: str
+    warnings: list[str]
+
+
+def add(project: Path, name: str, connection: Ssh, *, like: str = "", trust: Trust, force: bool = False) -> Added:
+    """Write targets/NAME.toml for a device behind ssh, once its host key is settled.
+
+    Raises:
+        UsageError: the name is none, is taken (without `force`), or there is no target `like` that.
+        DeviceError: the device is out of reach, or its key is not the one that is trusted; nothing is written.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"{name!r} is no name for a device", hint="letters, digits, dots, dashes and underscores")
+    path = project / "targets" / f"{name}.toml"
+    if path.exists() and not force:
+        raise UsageError(f"there is {path} already", hint="--force writes it anew, another name leaves it alone")
+    pattern = read_target(like, project) if like else _shipped(name)
+    title = pattern.title if pattern.id == name else f"{name}: {pattern.title}"
+    if isinstance(pattern.connection, Ssh):
+        times = {one: getattr(pattern.connection, one) for one in ("connect_timeout_s", "reconnect_s")}
+        connection = msgspec.structs.replace(connection, **times)
+    target = msgspec.structs.replace(pattern, id=name, title=title, connection=connection)
+    stored = _settle_host_key(target, connection, project, trust)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, target_file(target).encode())
+    login = system_ssh.try_login(target, connection, project)
+    warnings = [f"{login.error.what}: {login.error.why}; {login.error.hint}"] if login.error else []
+    return Added(target, path, stored.fingerprint if stored else "", warnings)
+
+
+def _shipped(name: str) -> Target:
+    """The target that ships for a device of this name; the usual one where there is none."""
+    folder = shipped_folder("targets")
+    return read_target(name if (folder / f"{name}.toml").is_file() else _USUAL, folder.parent)
+
+
+def _settle_host_key(target: Target, ssh: Ssh, project: Path, trust: Trust) -> HostKey | None:
+    """The key that was stored now; None where ssh knows the host already."""
+    login = system_ssh.try_login(target, ssh, project)
+    if login.key == "known":
+        if login.error and "Permission denied" not in login.error.why:
+            raise login.error
+        return None
+    if login.key == "changed" and not trust.fingerprint:
+        assert login.error is not None  # noqa: S101 - it says what has changed
+        raise login.error
+    offered = system_ssh.offered_keys(target, ssh, project)
+    shown = ", ".join(key.fingerprint for key in offered)
+    data = {"fingerprints": [key.fingerprint for key in offered]}
+    if trust.fingerprint:
+        matching = [key for key in offered if key.fingerprint == trust.fingerprint]
+        if not matching:
+            raise DeviceError(
+                f"{target.id} ({ssh.host}) is not the device that was meant",
+                why=f"it shows {', '.join(map(str, offered))}, expected was {trust.fingerprint}",
+                hint="on the device itself: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
+                data=data,
+            )
+        offered = matching
+    elif not trust.anything:
+        raise DeviceError(
+            f"nobody has said yet that {ssh.host} is {target.id}",
+            why=f"it shows {', '.join(map(str, offered))}",
+            hint=f"if the device says the same (there: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), repeat with "
+            f"--fingerprint {shown}; in a network you trust, with --accept-new-host-key",
+            data=data,
+        )
+    system_ssh.trust(project, offered)
+    return offered[0]
+
+
+def own_path(project: Path, given: Path) -> str:
+    """How a target's file names a file here: below the project where it lies there, else absolute.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    absolute, root = Path(os.path.abspath(given.expanduser())), Path(os.path.abspath(project))  # noqa: PTH100 - a link stays one
+    if not absolute.is_file():
+        raise UsageError(f"there is no file {given}")
+    return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else str(absolute)
+
+
+def target_file(target: Target) -> str:
+    """A target as the TOML file that reads as it; what has its default is left out."""
+    lines = [f"schema = {target.schema}", f"id = {_value(target.id)}", f"title = {_value(target.title)}"]
+    runtime, connection = target.runtime, target.connection
+    always = {"engine": runtime.engine, "threads": runtime.threads}
+    lines += _table("runtime", {**always, **_changed(runtime, Runtime(engine=runtime.engine))})
+    for name in ("options", "provider_options"):
+        lines += _table(f"runtime.{name}", getattr(runtime, name))
+    lines += _table(
+        "connection", {"kind": connection.__struct_config__.tag, **_changed(connection, type(connection)())}
+    )
+    lines += _table("measure", _changed(target.measure, Measure()))
+    return "\n".join(lines) + "\n"
+
+
+def _changed(record: msgspec.Struct, usual: msgspec.Struct) -> dict[str, object]:
+    values = {name: getattr(record, name) for name in record.__struct_fields__}
+    return {
+        name: value
+        for name, value in values.items()
+        if value != getattr(usual, name) and not isinstance(value, Mapping)
+    }
+
+
+def _table(name: str, values: Mapping[str, object]) -> list[str]:
+    if not values:
+        return []
+    return ["", f"[{name}]", *(f"{_key(key)} = {_value(value)}" for key, value in values.items())]
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _value(name)
+
+
+def _value(value: object) -> str:
+    """A number, a text or a list of them; JSON's texts are TOML's but for one character."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+# -- setup -------------------------------------------------------------------------------------------------------------
+
+
+def setup(
+    target: Target,
+    project: Path,
+    way: Way,
+    *,
+    version: str = "",
+    wheels: Path | None = None,
+    listener: ProgressListener = silent,
+) -> Installed:
+    """Install on a device what it lacks to run models.
+
+    Raises:
+        UsageError: the device is this machine, or its target wants what cannot be installed in this way.
+        DeviceError: as `devices.setup.set_up`.
+    """
+    if not isinstance(target.connection, Ssh):
+        raise UsageError(f"{target.id} is this machine", hint="what it lacks: mostool doctor")
+    runtime = target.runtime
+    if runtime.engine != "onnxruntime":
+        hint = setup_hint(target)
+        raise UsageError(f"{target.id} runs models with {runtime.engine}, which setup does not install", hint=hint)
+    if runtime.on_accelerator and wheels is None:
+        raise UsageError(
+            f"{target.id} wants {runtime.provider}, which the onnxruntime that setup fetches does not have",
+            hint="give the wheels of the device's vendor: --wheels FOLDER",
+        )
+
+    def tell(note: str) -> None:
+        listener(Progress(f"setup {target.id}", 0, 0, note))
+
+    with contextlib.closing(Link(target, target.connection, project, tell)) as link:
+        return set_up(link, way, version=version, folder=wheels, listener=listener)
+
+
+# -- test --------------------------------------------------------------------------------------------------------------
+
+
+class Step(NamedTuple):
+    """One thing that worked, and how long it took."""
+
+    name: str
+    found: str
+    seconds: float
+
+
+def try_device(target: Target, project: Path, listener: ProgressListener = silent) -> list[Step]:
+    """Whether a device works at all: reached, its engine found, a small model computed right and timed.
+
+    Raises:
+        DeviceError: it does not; the error's data are the steps until then.
+    """
+    steps: list[Step] = []
+    names = ("connection", "environment", "answer", "noise")
+    began = time.monotonic()
+
+    def said(found: str) -> None:
+        nonlocal began
+        steps.append(Step(names[len(steps)], found, round(time.monotonic() - began, 3)))
+        began = time.monotonic()
+        listener(Progress(f"test {target.id}", len(steps), len(names), found))
+
+    def tell(note: str) -> None:
+        listener(Progress(f"test {target.id}", len(steps), len(names), note))
+
+    quick = msgspec.structs.replace(target, measure=msgspec.structs.replace(target.measure, **_QUICK))
+    try:
+        with contextlib.closing(devices.open_device(quick, project, tell)) as device, _small_model() as small:
+            said(where(target))
+            here = profiling.read_environment(device)
+            on = here.accelerator or here.board or here.cpu
+            emulated = f", emulated by {here.emulator}" if here.emulator else ""
+            said(f"{on}{emulated}: {here.engine} {here.engine_version} {here.provider}, Python {here.python}".rstrip())
+            worst = _largest_difference(small, device)
+            if not worst <= _TOLERANCE:
+                raise DeviceError(
+                    f"{target.id} computes something else", why=f"the largest difference is {worst:.1e} of the answer"
+                )
+            said(f"a small model computes what numpy does, within {worst:.0e}")
+            inputs = {"x": profiling.InputShape(dtype="float32", shape=(_BATCH, _WIDTH))}
+            floor = profiling.noise_floor(small.path, inputs, device, _under(listener, f"test {target.id}", 3))
+            said(f"{floor.copies} copies of it differ by {100 * floor.value:.1f} %")
+            device.discard(small.path)
+    except MostoolError as error:
+        error.data = [step._asdict() for step in steps]
+        raise
+    return steps
+
+
+def _under(listener: ProgressListener, stage: str, done: int) -> ProgressListener:
+    return lambda progress: listener(Progress(stage, done, done + 1, progress.note))
+
+
+class _Small(NamedTuple):
+    """A model made here, an input for it, and what numpy computes."""
+
+    path: Path
+    inputs: dict[str, np.ndarray[Any, Any]]
+    expected: np.ndarray[Any, Any]
+
+
+@contextlib.contextmanager
+def _small_model() -> Iterator[_Small]:
+    """Three layers: y = relu(x W), each as old as ONNX itself."""
+    rng = np.random.default_rng(_ARBITRARY_SEED)
+    x = rng.standard_normal((_BATCH, _WIDTH), dtype=np.float32)
+    nodes, weights, answer = [], [], x
+    for layer in range(_LAYERS):
+        weight = rng.standard_normal((_WIDTH, _WIDTH), dtype=np.float32) / np.float32(_WIDTH**0.5)
+        weights.append(onnx.numpy_helper.from_array(weight, f"w{layer}"))
+        given, made = "x" if layer == 0 else f"r{layer - 1}", "y" if layer == _LAYERS - 1 else f"r{layer}"
+        nodes.append(onnx.helper.make_node("MatMul", [given, f"w{layer}"], [f"m{layer}"]))
+        nodes.append(onnx.helper.make_node("Relu", [f"m{layer}"], [made]))
+        answer = np.maximum(answer @ weight, 0)
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [_BATCH, _WIDTH]) for name in "xy"]
+    graph = onnx.helper.make_graph(nodes, "small", ends[:1], ends[1:], weights)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=7)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "small.onnx"
+        onnx.save_model(model, path)
+        yield _Small(path, {"x": x}, answer)
+
+
+def _largest_difference(small: _Small, device: devices.Device) -> float:
+    """From numpy's answer, as a part of the largest there is."""
+    ((answer,),) = profiling.run_model(small.path, [small.inputs], device)
+    if answer.shape != small.expected.shape:
+        return float("inf")
+    return float(np.abs(answer - small.expected).max() / np.abs(small.expected).max())
