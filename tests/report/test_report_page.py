@@ -116,9 +116,10 @@ def test_hostile_names_are_text_wherever_they_stand() -> None:
     noted = msgspec.structs.replace(clean.checkpoint.data, notes=("2 rows were empty",))
     assert clean.manifest is not None
     latency = msgspec.structs.replace(clean.manifest.latency, status=("unstable",))
+    emulated = msgspec.structs.replace(clean.manifest.environment, emulator="qemu-aarch64")
     clean = clean._replace(
         checkpoint=msgspec.structs.replace(clean.checkpoint, data=noted),
-        manifest=msgspec.structs.replace(clean.manifest, data=noted, latency=latency),
+        manifest=msgspec.structs.replace(clean.manifest, data=noted, latency=latency, environment=emulated),
     )
     hostile = hostile_twin(clean)
     before, after = Page(render_report(clean)), Page(render_report(hostile))

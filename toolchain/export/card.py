@@ -33,7 +33,7 @@ output `logits`.
 
 ## Speed and size
 - {_ms(latency.median_s)}{spread} (p50{p99}; n={latency.n} calls in {latency.rounds} rounds)
-  measured on {manifest.target}: {environment.cpu}, {environment.engine} {environment.engine_version},
+  {environment.source} on {manifest.target}: {environment.cpu}, {environment.engine} {environment.engine_version},
   {artifact.precision}, {manifest.threads} thread(s), batch {workload.batch},
   {workload.sequence_length} tokens{predicted}
 - {artifact.size_bytes / 2**20:.2f} MiB, {artifact.parameters:,} parameters (counted)

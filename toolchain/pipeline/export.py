@@ -15,8 +15,9 @@ from toolchain import devices, profiling
 from toolchain import export as exporting
 from toolchain.errors import DeviceError, MostoolError, ParityError, UnstableError
 from toolchain.files import sha256_file
+from toolchain.pipeline.building import build_reference, session_options
 from toolchain.pipeline.predict import predict, read_predictor
-from toolchain.pipeline.profile import build_reference, check_workload, describe_table, input_shapes, usual_workload
+from toolchain.pipeline.profile import check_workload, describe_table, input_shapes, usual_workload
 from toolchain.pipeline.project import Project, versions
 from toolchain.pipeline.runs import Run, example_texts
 from toolchain.progress import Progress, ProgressListener, silent
@@ -85,7 +86,7 @@ def export(
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch) / "model.onnx"
         listener(Progress("export", 1, _STEPS, "materialize, export, compare"))
-        artifact, checks = run.build(architecture, model, target.runtime.options)
+        artifact, checks = run.build(architecture, model, session_options(target))
         listener(Progress("export", 2, _STEPS, f"measure on {target.id}"))
         table = project.table_folder(target.id, run.info.space, workload)
         predicted_s = _predicted_s(table, architecture)
@@ -101,7 +102,7 @@ def export(
                 hint="make the machine quiet and export again; nothing was written",
             )
         listener(Progress("export", 3, _STEPS, "quality of the file"))
-        quality = run.quality(exporting.predictor(model, target.runtime.options), "test")
+        quality = run.quality(exporting.predictor(model, session_options(target)), "test")
         listener(Progress("export", 4, _STEPS, "bundle"))
         examples = example_texts(run)
         manifest = Manifest(

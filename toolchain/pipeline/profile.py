@@ -8,8 +8,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +17,9 @@ import numpy as np
 
 from toolchain import devices, export, profiling
 from toolchain import predict as prediction
-from toolchain.errors import MostoolError, ParityError, UnstableError, UsageError
+from toolchain.errors import MostoolError, UnstableError, UsageError
 from toolchain.files import sha256_bytes
+from toolchain.pipeline.building import Group, build_reference, built_groups
 from toolchain.pipeline.predict import read_predictor
 from toolchain.pipeline.project import Project
 from toolchain.pipeline.runs import Run
@@ -40,9 +41,6 @@ from toolchain.targets import Local, Target
 
 _BUSY = 0.5
 """Of a core, on average: more than so many waiting processes before anything is measured are worth a word."""
-
-_building = threading.Lock()
-"""torch traces one module at a time."""
 
 
 class Request(NamedTuple):
@@ -165,7 +163,7 @@ def _grow(
         if request.self_test or (missing and table.info.noise_floor is None):
             table.note_noise_floor(profiling.noise_floor(folder / profiling.REFERENCE, inputs, device, listener, spent))
         done = 0
-        for group in _built(run, target, missing, Path(scratch)):
+        for group in built_groups(run, target, missing, Path(scratch)):
 
             def report(progress: Progress, before: int = done) -> None:
                 listener(Progress("profile", before, len(missing), progress.note))
@@ -288,76 +286,9 @@ def input_shapes(run: Run, workload: Workload) -> dict[str, profiling.InputShape
     }
 
 
-class _Group(NamedTuple):
-    """Subnets as files, and those that could not become one, each with why."""
-
-    artifacts: list[tuple[Artifact, Path]]
-    failed: list[tuple[Architecture, Failed]]
-
-    def __len__(self) -> int:
-        return len(self.artifacts) + len(self.failed)
-
-
-def _built(run: Run, target: Target, architectures: Sequence[Architecture], scratch: Path) -> Iterator[_Group]:
-    """Groups of model files, each gone again when the next is asked for.
-
-    A device of its own measures one group while this machine builds the next. This machine itself does one thing at a
-    time: building would disturb the measuring.
-    """
-    size = target.measure.group
-    parts = [architectures[start : start + size] for start in range(0, len(architectures), size)]
-    if isinstance(target.connection, Local):
-        for number, part in enumerate(parts):
-            with tempfile.TemporaryDirectory(dir=scratch) as folder:
-                yield _build_group(run, target, part, Path(folder), first=not number)
-        return
-    with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as folders:
-        waiting: list[tuple[Future[_Group], tempfile.TemporaryDirectory[str]]] = []
-        for number in range(len(parts) + 1):
-            if number < len(parts):
-                ahead = folders.enter_context(_folder(scratch))
-                future = pool.submit(_build_group, run, target, parts[number], Path(ahead.name), first=not number)
-                waiting.append((future, ahead))
-            if number:
-                future, own = waiting.pop(0)
-                yield future.result()
-                own.cleanup()
-
-
-@contextlib.contextmanager
-def _folder(scratch: Path) -> Iterator[tempfile.TemporaryDirectory[str]]:
-    folder = tempfile.TemporaryDirectory(dir=scratch)
-    try:
-        yield folder
-    finally:
-        folder.cleanup()
-
-
-def _build_group(
-    run: Run, target: Target, architectures: Sequence[Architecture], folder: Path, *, first: bool
-) -> _Group:
-    """A subnet that cannot be built has failed; but the first of all, which shows damage of the run, is raised."""
-    group = _Group([], [])
-    for architecture in architectures:
-        path = folder / f"{architecture.id}.onnx"
-        try:
-            with _building:
-                group.artifacts.append((run.build(architecture, path, _here(target)).artifact, path))
-        except ParityError as error:
-            if first and not group.artifacts:
-                raise
-            group.failed.append((architecture, Failed(stage="build", error=str(error))))
-    return group
-
-
-def _here(target: Target) -> dict[str, str]:
-    """The session settings a file is compared with here, where the device's engine is one that this machine has too."""
-    return target.runtime.options if target.runtime.engine == "onnxruntime" else {}
-
-
 def _measure_group(
     table: profiling.LatencyTable,
-    group: _Group,
+    group: Group,
     run: Run,
     device: devices.Device,
     listener: ProgressListener,
@@ -412,10 +343,3 @@ def _reference(folder: Path, run: Run, target: Target, *, fresh: bool) -> bytes:
     if stored.is_file() and not fresh:
         return stored.read_bytes()
     return build_reference(run, target)
-
-
-def build_reference(run: Run, target: Target) -> bytes:
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "reference.onnx"
-        run.build(run.info.space.middle(), path, _here(target))
-        return path.read_bytes()

@@ -18,12 +18,11 @@ _DOUBTS = {
 
 
 def latency_source(manifest: Manifest) -> Source:
-    """The word that must stand beside the shipped file's latency: measured, unless it was not on the device."""
+    """The word that must stand beside the shipped file's latency: measured, unless it was not on a real device."""
     for outcome in manifest.budgets:
         if outcome.budget.metric == "latency_s":
             return outcome.source
-    words: tuple[Source, ...] = ("emulated", "simulated")
-    return next((word for word in words if word in manifest.latency.status), "measured")
+    return manifest.environment.source
 
 
 def keeps(winner: Evaluation, budget: Budget) -> bool | None:
@@ -77,6 +76,8 @@ def _from_manifest(story: Story) -> Iterator[str]:
     yield from (
         f"A budget is missed: {unit(outcome.budget.metric).name}." for outcome in manifest.budgets if not outcome.met
     )
+    if manifest.environment.emulator:
+        yield f"{manifest.target} is emulated: the shipped file's latency says nothing about a real device."
     yield from _tail(manifest)
     if manifest.data.sha256 != story.checkpoint.data.sha256:
         yield "The shipped file and the checkpoint were made from different data."
