@@ -210,6 +210,30 @@ def test_what_had_its_answer_before_the_worker_died_is_not_measured_again(
     assert len(made) == 2
 
 
+def test_a_device_that_was_restarted_is_asked_again_for_all_that_is_left(
+    folder: Path, target: Target, inputs: Inputs
+) -> None:
+    gone = ConnectionLostError("it vanished", restarted=True)
+    device, made = replaying(
+        target,
+        [HELLO, step(0), timed_line(1), gone],
+        [HELLO, step(-1), timed_line(0), timed_line(1), DONE],
+    )
+    group = named(folder, "good", "other", "killer")
+    answers = list(measure(group, folder / "reference.onnx", inputs, device, 0))
+    assert [candidate.name for candidate, _ in answers] == ["other", "good", "killer"]
+    asked = [len(json.loads(one.sent[0])["candidates"]) for one in made]
+    assert asked == [3, 2]
+
+
+def test_a_model_that_restarts_its_device_each_time_has_failed(folder: Path, target: Target, inputs: Inputs) -> None:
+    gone = ConnectionLostError("it vanished", restarted=True)
+    device, made = replaying(target, *([HELLO, step(0), gone] for _ in range(3)), [HELLO, step(0), TIMED, DONE])
+    answers = dict(measure(named(folder, "killer", "good"), folder / "reference.onnx", inputs, device, 0))
+    assert {one.name: type(outcome) for one, outcome in answers.items()} == {"killer": Failed, "good": Timed}
+    assert len(made) == 4
+
+
 def test_an_outcome_is_handed_on_while_the_rest_of_its_group_is_measured(
     folder: Path, target: Target, inputs: Inputs
 ) -> None:
@@ -283,7 +307,7 @@ def test_a_refusal_is_a_device_error_that_says_why(target: Target, kind: str) ->
     device, _ = replaying(target, [HELLO, line])
     with pytest.raises(DeviceError) as caught:
         read_environment(device)
-    assert caught.value.why == "because of this"
+    assert caught.value.why.startswith("because of this")
 
 
 RAN = b'{"type":"ran","outputs":[{"dtype":"float32","shape":[2]}]}'

@@ -10,7 +10,11 @@ from toolchain.targets import Ssh, Target
 
 
 class ConnectionLostError(Exception):
-    """The worker has gone; the text says how it ended."""
+    """The worker has gone; the text says how it ended. `restarted`: its device was, and it did not end by itself."""
+
+    def __init__(self, how: str, *, restarted: bool = False) -> None:
+        super().__init__(how)
+        self.restarted = restarted
 
 
 class Claim(NamedTuple):

@@ -112,9 +112,9 @@ class RemoteWorker:
                         why=f"{free >> 10} KiB are free there, and its worker has ended",
                         hint=f"free some space in {self._link.ssh.folder} on the device",
                     )
-                raise ConnectionLostError(
-                    "it vanished: was the device restarted?" if status is None else ending(status, printed)
-                )
+                if status is None:
+                    raise ConnectionLostError("it vanished: the device was restarted", restarted=True)
+                raise ConnectionLostError(ending(status, printed))
             case {"type": "error"}:
                 raise DeviceError(f"the agent on {self._link.target.id} refuses", why=f"{event.get('message')}"[:300])
             case _:

@@ -18,10 +18,10 @@ _STEADY_DRIVERS = ("cpufreq-dt", "raspberrypi-cpufreq", "scmi", "tegra194", "bcm
 """Clock drivers whose maximum is a speed the board keeps, not a boost it may reach."""
 _SLOWED = 0.97
 _CAUSES = {
-    "under-voltage": "the power supply is too weak",
-    "frequency capped": "the firmware holds the clock down",
-    "throttled": "it is too hot",
-    "soft temperature limit": "it is too hot",
+    "under-voltage": ("the power supply is too weak", "use the board's own power supply and a short cable"),
+    "clock at": ("its governor keeps it slow", "let it run: cpupower frequency-set -g performance"),
+    "frequency capped": ("the firmware holds the clock down", "give it a fan, and the board's own power supply"),
+    "": ("it is too hot", "give it a fan or a heat sink"),
 }
 
 
@@ -179,9 +179,9 @@ class Guard:
         }
 
 
-def cause(why: str) -> str:
-    """A throttle's cause in words, for a person to mend; empty for one nobody knows."""
-    return next((text for name, text in _CAUSES.items() if name in why), "")
+def cause(why: str) -> tuple[str, str]:
+    """What is behind a trouble, in words, and its cure."""
+    return next(words for name, words in _CAUSES.items() if name in why)
 
 
 # -- where they are --------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from toolchain.records import Failed, NoiseFloor, Timed
 from toolchain.targets import Measure
 
 _COPIES = 4
+_RESTARTS = 1
 
 
 class Candidate(NamedTuple):
@@ -164,21 +165,33 @@ def _heard_late(
                 continue
 
 
-def _measure_group(job: _Job, group: Sequence[Candidate], tally: _Tally) -> Iterator[tuple[int, Timed | Failed]]:
-    """The outcome of each candidate with its number in the group, as it settles, whatever becomes of the worker."""
+def _measure_group(
+    job: _Job, group: Sequence[Candidate], tally: _Tally, restarts: int = _RESTARTS
+) -> Iterator[tuple[int, Timed | Failed]]:
+    """The outcome of each candidate with its number in the group, as it settles, whatever becomes of the worker.
+
+    A device that is restarted in mid-group is nobody's fault, but for `restarts` times: a model may be too much for its
+    power supply.
+    """
     left = set(range(len(group)))
     try:
         for number, outcome in _attempt(job, group, tally):
             left.remove(number)
             yield number, outcome
     except WorkerLostError as lost:
-        if lost.about is None:
+        if lost.about is None and not lost.restarted:
             raise
+        if lost.restarted and restarts:
+            numbers = sorted(left)
+            rest = tally._replace(group=[group[number] for number in numbers], done=tally.done + len(group) - len(left))
+            again = _measure_group(job, rest.group, rest, restarts - 1)
+            yield from ((numbers[number], outcome) for number, outcome in again)
+            return
         if left and len(group) == 1:
             left.clear()
             yield 0, Failed(stage="worker", error=lost.how)
     for number in sorted(left):
-        for _, outcome in _measure_group(job, [group[number]], tally.narrowed(number)):
+        for _, outcome in _measure_group(job, [group[number]], tally.narrowed(number), restarts):
             yield number, outcome
 
 

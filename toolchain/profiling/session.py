@@ -39,9 +39,12 @@ class InputShape(Record, frozen=True):
 
 
 class WorkerLostError(DeviceError):
-    """The worker died or fell silent. `about` is the candidate it was busy with, None for the reference or none yet."""
+    """The worker died or fell silent. `about` is the candidate it was busy with, None for the reference or none yet.
 
-    def __init__(self, target: Target, how: str, about: int | None) -> None:
+    `restarted`: it went with all of its device, so no candidate is to blame.
+    """
+
+    def __init__(self, target: Target, how: str, about: int | None, *, restarted: bool = False) -> None:
         super().__init__(
             f"the worker on {target.id} was lost",
             why=how,
@@ -49,6 +52,7 @@ class WorkerLostError(DeviceError):
         )
         self.how = how
         self.about = about
+        self.restarted = restarted
 
 
 class ModelRefusedError(DeviceError):
@@ -214,7 +218,7 @@ class Session:
         except TimeoutError:
             raise WorkerLostError(self.target, f"no sign of life for {timeout_s:g} s", self.about) from None
         except ConnectionLostError as lost:
-            raise WorkerLostError(self.target, str(lost), self.about) from lost
+            raise WorkerLostError(self.target, str(lost), self.about, restarted=lost.restarted) from lost
 
 
 def unexpected(target: Target, message: messages.Message) -> DeviceError:
@@ -242,8 +246,8 @@ def _refusal(target: Target, refused: messages.Refused) -> DeviceError:
         case "load" | "run" | "memory":
             return ModelRefusedError(f"{target.id} cannot {refused.kind} the model", why=why)
         case "throttled":
-            because = f" ({cause(why)})" if cause(why) else ""
-            hint = "give it a fan or a stronger power supply; --thermal sustained measures it as hot as it is"
-            return DeviceError(f"{target.id} does not run at full speed", why=why + because, hint=hint)
+            because, cure = cause(why)
+            hint = f"{cure}; or --thermal sustained, which measures it as it is"
+            return DeviceError(f"{target.id} does not run at full speed", why=f"{why} ({because})", hint=hint)
         case "request":
             return DeviceError(f"the worker on {target.id} did not understand", why=why)
