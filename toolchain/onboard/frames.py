@@ -18,8 +18,9 @@ class Frames:
 
     Raises:
         EOFError: the other end has closed.
-        TimeoutError: no whole frame came, or none could be written, within the time.
-        ValueError: what came is no frame.
+        TimeoutError: no whole frame came, or none could be written, within the time. After the latter nothing more can
+            be: half a frame may have gone.
+        ValueError: what came is no frame, or what is to be sent is longer than one may be.
     """
 
     def __init__(self, reading: int, writing: int) -> None:
@@ -48,6 +49,8 @@ class Frames:
         """A line of text, before the first frame."""
         deadline = time.monotonic() + timeout_s
         while (end := self.pending.find(b"\n")) < 0:
+            if len(self.pending) > LONGEST_BYTES:
+                raise ValueError(f"{len(self.pending)} bytes without a line's end")
             self.fill(deadline)
         line = bytes(self.pending[:end])
         del self.pending[: end + 1]
@@ -57,12 +60,17 @@ class Frames:
         wait = None if deadline is None else max(0.0, deadline - time.monotonic())
         if not select.select([self.reading], [], [], wait)[0]:
             raise TimeoutError
-        chunk = os.read(self.reading, _CHUNK_BYTES)
+        try:
+            chunk = os.read(self.reading, _CHUNK_BYTES)
+        except ConnectionResetError:  # sshd may use sockets: one that is closed with something unread in it says this
+            chunk = b""
         if not chunk:
             raise EOFError
         self.pending += chunk
 
     def write(self, content: bytes, timeout_s: float | None = None) -> None:
+        if len(content) > LONGEST_BYTES:
+            raise ValueError(f"a frame of {len(content)} bytes")
         self.write_raw(struct.pack("!I", len(content)) + content, timeout_s)
 
     def write_raw(self, content: bytes, timeout_s: float | None = None) -> None:
@@ -70,16 +78,14 @@ class Frames:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         left = memoryview(content)
         while left:
-            if (
-                deadline is not None
-                and not select.select([], [self.writing], [], max(0.0, deadline - time.monotonic()))[1]
-            ):
+            wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not select.select([], [self.writing], [], wait)[1]:
                 raise TimeoutError
             try:
                 left = left[os.write(self.writing, left) :]
             except BlockingIOError:
                 continue
-            except BrokenPipeError:
+            except (BrokenPipeError, ConnectionResetError):
                 raise EOFError from None
 
     def send(self, message: dict[str, Any], timeout_s: float | None = None) -> None:
