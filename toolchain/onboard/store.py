@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from typing import Callable
 
 _SPARE_BYTES = 8 << 20
@@ -33,6 +34,7 @@ class Store:
     def __init__(self, root: str) -> None:
         self.folder = os.path.join(root, "blobs")
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        self._sweep()
 
     def path(self, sha256: str) -> str:
         if not _SHA256.fullmatch(sha256):
@@ -55,39 +57,48 @@ class Store:
         """Keep `size` bytes, which `read` gives piece by piece; the path.
 
         Raises:
-            StoreError: there is no room, or the content is not what its sha256 says; nothing is kept. All of the
-                content has been read then too, so that what follows it can be.
+            StoreError: there is no room, or the content is not what its sha256 says.
+            OSError: it cannot be written for another reason.
+            Nothing is kept then. All of the content has been read all the same, so that what follows it can be.
         """
+        content = _pieces(size, read)
+        try:
+            return self._keep(sha256, size, content)
+        except (StoreError, OSError) as fault:
+            for _ in content:
+                pass
+            if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StoreError("disk", os.strerror(fault.errno)) from fault
+            raise
+
+    def _keep(self, sha256: str, size: int, content: Iterator[bytes]) -> str:
         path = self.path(sha256)
-        trouble = None
-        if free_bytes(self.folder) < size + _SPARE_BYTES:
-            trouble = StoreError("disk", f"{free_bytes(self.folder) >> 20} MiB are free, {size >> 20} MiB to be stored")
-        part = f"{path}.part"
-        digest, left = hashlib.sha256(), size
-        with open(part if trouble is None else os.devnull, "wb", buffering=0) as stream:
-            while left > 0:
-                chunk = read()
-                left -= len(chunk)
-                digest.update(chunk)
-                if trouble is None:
-                    try:
-                        view = memoryview(chunk)
-                        while view:
-                            view = view[stream.write(view) :]
-                    except OSError as fault:
-                        trouble = StoreError("disk", fault.strerror or str(fault))
-            if trouble is None:
-                try:
-                    os.fsync(stream.fileno())
-                except OSError as fault:
-                    trouble = StoreError("disk", fault.strerror or os.strerror(errno.EIO))
-        if trouble is None and (left or digest.hexdigest() != sha256):
-            trouble = StoreError("sha256", f"what came for {sha256[:12]} has another checksum")
-        if trouble is not None:
-            self._remove(part)
-            raise trouble
-        os.replace(part, path)
+        free = free_bytes(self.folder)
+        if free < size + _SPARE_BYTES:
+            raise StoreError("disk", f"{free >> 20} MiB are free, {size >> 20} MiB to be stored")
+        part = f"{path}.{os.getpid()}.part"  # its own: another agent may be given the same file at the same time
+        digest, came = hashlib.sha256(), 0
+        try:
+            with open(part, "wb", buffering=0) as stream:
+                for chunk in content:
+                    digest.update(chunk)
+                    came += len(chunk)
+                    view = memoryview(chunk)
+                    while view:
+                        view = view[stream.write(view) :]
+                os.fsync(stream.fileno())
+            if came != size or digest.hexdigest() != sha256:
+                raise StoreError("sha256", f"what came for {sha256[:12]} has another checksum")
+            os.replace(part, path)
+        finally:
+            self._remove(part)  # wherever it failed, or the connection broke
         return path
+
+    def _sweep(self) -> None:
+        """Remove what agents that were killed had begun to keep."""
+        for name in os.listdir(self.folder):
+            if name.endswith(".part") and not _lives(name.split(".")[-2]):
+                self._remove(os.path.join(self.folder, name))
 
     def drop(self, sha256: str) -> None:
         self._remove(self.path(sha256))
@@ -98,6 +109,23 @@ class Store:
             os.unlink(path)
         except OSError:
             return
+
+
+def _pieces(size: int, read: Callable[[], bytes]) -> Iterator[bytes]:
+    while size > 0:
+        chunk = read()
+        size -= len(chunk)
+        yield chunk
+
+
+def _lives(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError, OverflowError):
+        return False
+    return True
 
 
 def remove_folder(path: str) -> None:
