@@ -58,11 +58,11 @@ def devices_show(name: str, json: bool, quiet: bool, debug: bool) -> None:  # no
 @click.option("--port", type=click.IntRange(1, 65535), help="[as your ssh has it]")
 @click.option("--identity", type=FOLDER, help="A private key. [as your ssh has it]")
 @click.option("--ssh-config", type=FOLDER, help="Instead of your own ~/.ssh/config.")
-@click.option("--python", default="python3", show_default=True, help="The Python there, 3.9 or newer.")
-@click.option("--folder", default="~/.cache/mostool", show_default=True, help="Where mostool may write there.")
+@click.option("--python", help="The Python there, 3.9 or newer. [python3]")
+@click.option("--folder", help="Where mostool may write there. [~/.cache/mostool]")
 @click.option("--fingerprint", metavar="SHA256:...", help="The host key to trust, as the device itself shows it.")
 @click.option("--accept-new-host-key", is_flag=True, help="Trust whichever key it shows, if none is known yet.")
-@click.option("--force", is_flag=True, help="Write the target's file anew where there is one.")
+@click.option("--force", is_flag=True, help="Write the file anew where there is one; what is not given stays.")
 @common
 def devices_add(name: str, json: bool, quiet: bool, **options: Any) -> None:
     """Write a target for a device that ssh reaches, once it is clear that it is the one that is meant.
@@ -73,7 +73,6 @@ def devices_add(name: str, json: bool, quiet: bool, **options: Any) -> None:
     """
     from toolchain.errors import UsageError
     from toolchain.pipeline.devices import Trust, add, own_path
-    from toolchain.targets import Ssh
 
     project = Path()
     if options["fingerprint"] and options["accept_new_host_key"]:
@@ -81,20 +80,22 @@ def devices_add(name: str, json: bool, quiet: bool, **options: Any) -> None:
     user, _, host = options["host"].rpartition("@")
     if user and options["user"]:
         raise UsageError("the user is given twice", hint="either --user or USER@HOST")
-    connection = Ssh(
-        host=host,
-        user=options["user"] or user,
-        port=options["port"] or 0,
-        identity=own_path(project, options["identity"]) if options["identity"] else "",
-        config=own_path(project, options["ssh_config"]) if options["ssh_config"] else "",
-        python=options["python"],
-        folder=options["folder"],
-    )
+    identity, config = options["identity"], options["ssh_config"]
+    asked = {
+        "host": host,
+        "user": options["user"] or user,
+        "port": options["port"],
+        "identity": identity and own_path(project, identity),
+        "config": config and own_path(project, config),
+        "python": options["python"],
+        "folder": options["folder"],
+    }
+    given = {field: value for field, value in asked.items() if value or field == "host"}
     trust = Trust(options["fingerprint"] or "", options["accept_new_host_key"])
-    added = add(project, name, connection, like=options["like"] or "", trust=trust, force=options["force"])
+    added = add(project, name, given, like=options["like"] or "", trust=trust, force=options["force"])
     known = f"its host key {added.fingerprint} is trusted from now on"
     lines = [
-        f"{added.file}: {added.target.title}",
+        f"{added.file}: {added.target.title}" if added.written else f"{added.file} stays as it is",
         known if added.fingerprint else "its host key is one that your ssh knows",
         f"next: mostool devices setup {name}",
     ]

@@ -6,6 +6,8 @@ What is not theirs to decide: no password is asked for, no unknown host is trust
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 import shlex
 import subprocess
@@ -216,8 +218,8 @@ def trust(project: Path, keys: list[HostKey]) -> Path:
 def _changed_key(target: Target, ssh: Ssh, project: Path) -> DeviceError:
     try:
         keys = offered_keys(target, ssh, project)
-        stored = ", ".join(sorted({key.fingerprint for key in _trusted(target, ssh, project, keys)}))
-        why = f"it shows {', '.join(key.fingerprint for key in keys)}, known is {stored}"
+        stored = ", ".join(sorted({str(key) for key in _trusted(target, ssh, project, keys)}))
+        why = f"it shows {', '.join(map(str, keys))}, known is {stored}"
     except DeviceError as error:
         why = str(error)
     return DeviceError(
@@ -229,11 +231,15 @@ def _changed_key(target: Target, ssh: Ssh, project: Path) -> DeviceError:
 
 
 def _fingerprint(line: str) -> str:
-    with tempfile.NamedTemporaryFile("w", suffix=".pub") as stream:
-        stream.write(line.split(" ", 1)[-1] + "\n")
-        stream.flush()
-        words = _run(["ssh-keygen", "-l", "-f", stream.name]).stdout.split()
-    return words[1] if len(words) > 1 else ""
+    """That of a line of known hosts, as ssh-keygen prints it; empty where the line holds no key of one host."""
+    words = line.split()
+    if len(words) < 3 or words[0].startswith("@"):
+        return ""
+    try:
+        digest = hashlib.sha256(base64.b64decode(words[2], validate=True)).digest()
+    except ValueError:
+        return ""
+    return f"SHA256:{base64.b64encode(digest).decode('ascii').rstrip('=')}"
 
 
 def _run(arguments: list[str]) -> subprocess.CompletedProcess[str]:

@@ -54,16 +54,23 @@ class Trust(NamedTuple):
 
 
 class Added(NamedTuple):
-    """A target that was written. `fingerprint` is that of the key which was stored, empty where ssh knew it before."""
+    """A target and its file, `written` or left alone. `fingerprint` is that of the key which was stored, empty
+    where ssh knew it before."""
 
     target: Target
     file: Path
     fingerprint: str
+    written: bool
     warnings: list[str]
 
 
-def add(project: Path, name: str, connection: Ssh, *, like: str = "", trust: Trust, force: bool = False) -> Added:
-    """Write targets/NAME.toml for a device behind ssh, once its host key is settled.
+def add(
+    project: Path, name: str, given: Mapping[str, object], *, like: str = "", trust: Trust, force: bool = False
+) -> Added:
+    """Write targets/NAME.toml for a device behind ssh, once its host key is settled. `given` are fields of its
+    connection; what is left out is as in the target `like` that, else the project's own file, else the shipped one.
+
+    A file that says the same already is left as it is, where there is a key to be settled.
 
     Raises:
         UsageError: the name is none, is taken (without `force`), or there is no target `like` that.
@@ -72,20 +79,32 @@ def add(project: Path, name: str, connection: Ssh, *, like: str = "", trust: Tru
     if not _NAME.fullmatch(name):
         raise UsageError(f"{name!r} is no name for a device", hint="letters, digits, dots, dashes and underscores")
     path = project / "targets" / f"{name}.toml"
-    if path.exists() and not force:
-        raise UsageError(f"there is {path} already", hint="--force writes it anew, another name leaves it alone")
-    pattern = read_target(like, project) if like else _shipped(name)
+    own = _own(project, name) if path.exists() else None
+    pattern = read_target(like, project) if like else own or _shipped(name)
+    usual = pattern.connection if isinstance(pattern.connection, Ssh) else Ssh()
+    connection = msgspec.structs.replace(usual, **given)
     title = pattern.title if pattern.id == name else f"{name}: {pattern.title}"
-    if isinstance(pattern.connection, Ssh):
-        times = {one: getattr(pattern.connection, one) for one in ("connect_timeout_s", "reconnect_s")}
-        connection = msgspec.structs.replace(connection, **times)
     target = msgspec.structs.replace(pattern, id=name, title=title, connection=connection)
+    taken = UsageError(f"there is {path} already", hint="--force writes it anew, another name leaves it alone")
+    if path.exists() and not force and target != own:
+        raise taken
     stored = _settle_host_key(target, connection, project, trust)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, target_file(target).encode())
+    if force or not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, target_file(target).encode())
+    elif stored is None:
+        raise taken
     login = system_ssh.try_login(target, connection, project)
     warnings = [f"{login.error.what}: {login.error.why}; {login.error.hint}"] if login.error else []
-    return Added(target, path, stored.fingerprint if stored else "", warnings)
+    return Added(target, path, stored.fingerprint if stored else "", force or own is None, warnings)
+
+
+def _own(project: Path, name: str) -> Target | None:
+    """The project's own target; None where its file is none that can be read."""
+    try:
+        return read_target(name, project)
+    except UsageError:
+        return None
 
 
 def _shipped(name: str) -> Target:
