@@ -217,6 +217,12 @@ def test_what_cannot_be_added_is_refused(board: FakeBoard, tmp_path: Path, argum
     assert not (tmp_path / "targets").exists()
 
 
+def test_what_setup_does_not_install_is_looked_at_next(board: FakeBoard, tmp_path: Path) -> None:
+    told = require(call(tmp_path, "devices", "add", "jetson", "--host", "board", "--accept-new-host-key"))
+    assert told.out.splitlines()[-1] == "next: mostool doctor --device jetson"
+    assert read_target("jetson", tmp_path).connection == Ssh(host="board")
+
+
 def test_user_and_host_may_be_given_in_one(board: FakeBoard, tmp_path: Path) -> None:
     require(call(tmp_path, "devices", "add", "rpi4", "--host", "pi@board", "--accept-new-host-key"))
     assert read_target("rpi4", tmp_path).connection == Ssh(host="board", user="pi")

@@ -93,11 +93,12 @@ def devices_add(name: str, json: bool, quiet: bool, **options: Any) -> None:
     given = {field: value for field, value in asked.items() if value or field == "host"}
     trust = Trust(options["fingerprint"] or "", options["accept_new_host_key"])
     added = add(project, name, given, like=options["like"] or "", trust=trust, force=options["force"])
+    following = "devices setup" if added.target.runtime.engine == "onnxruntime" else "doctor --device"
     known = f"its host key {added.fingerprint} is trusted from now on"
     lines = [
         f"{added.file}: {added.target.title}" if added.written else f"{added.file} stays as it is",
         known if added.fingerprint else "its host key is one that your ssh knows",
-        f"next: mostool devices setup {name}",
+        f"next: mostool {following} {name}",
     ]
     data = {
         "id": name,

@@ -152,7 +152,7 @@ def swap(facts: Facts) -> Check:
 def setup_hint(target: Target) -> str:
     """How the runtime comes to the target's device."""
     if target.connection.__struct_config__.tag != "ssh":
-        return "install it for the Python that runs mostool"
+        return f"install numpy and {target.runtime.engine} for the Python that runs mostool"
     if target.runtime.engine != "onnxruntime":
         return f"install {target.runtime.engine} there; on a Jetson, JetPack's: sudo apt install python3-libnvinfer"
     return f"mostool devices setup {target.id}"
@@ -207,7 +207,7 @@ def governor(facts: Facts) -> Check:
         return Check("governor", "not known", "the system does not tell")
     if facts.governor == "performance":
         return Check("governor", "ok", facts.governor)
-    return Check("governor", "warning", f"{facts.governor}: the clock follows the load", _GOVERNOR)
+    return Check("governor", "warning", f"{facts.governor}: the clock is not always at its highest", _GOVERNOR)
 
 
 def temperature(facts: Facts, hot_c: float) -> Check:
