@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -255,13 +253,20 @@ def test_a_board_that_cannot_run_it_is_told_why(
     assert blobs(board) == []
 
 
-def test_a_board_that_measures_is_left_alone(link: Link, board: FakeBoard, folder: Path) -> None:
-    job = board.root / "jobs" / "0123456789abcdef"
-    job.mkdir(parents=True)
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    (job / "label.json").write_text(json.dumps({"keeper": os.getpid(), "boot": boot, "started": time.time()}))
+def test_a_board_that_measures_is_left_alone(
+    link: Link, board: FakeBoard, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = link.ask
+
+    def at_work(operation: str, **fields: Any) -> dict[str, Any]:
+        if operation == "jobs":
+            return {"type": "jobs", "jobs": [{"job": "a1", "ended": True}, {"job": "b2", "ended": False}]}
+        return asked(operation, **fields)
+
+    monkeypatch.setattr(link, "ask", at_work)
     with pytest.raises(DeviceError, match="rpi is busy"):
         set_up(link, folder=folder)
+    assert blobs(board) == []
 
 
 def test_a_python_without_wheels_is_told_which_has_some(
