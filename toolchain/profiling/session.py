@@ -18,11 +18,12 @@ import msgspec
 import numpy as np
 
 from toolchain.devices import Connection, ConnectionLostError, Device
+from toolchain.devices.checks import setup_hint
 from toolchain.errors import DeviceError
 from toolchain.onboard.sensors import cause
 from toolchain.profiling import messages
 from toolchain.records import Environment, Record
-from toolchain.targets import Ssh, Target
+from toolchain.targets import Target
 
 HELLO_TIMEOUT_S = 60.0
 
@@ -233,9 +234,7 @@ def _refusal(target: Target, refused: messages.Refused) -> DeviceError:
     why = " ".join(refused.message.split())
     match refused.kind:
         case "engine":
-            hint = f"install numpy and {target.runtime.engine} for the Python that runs the worker"
-            if isinstance(target.connection, Ssh):
-                hint = f"mostool devices setup {target.id}"
+            hint = setup_hint(target)
             return DeviceError(f"{target.id} lacks {target.runtime.engine}", why=why, hint=hint)
         case "provider":
             hint = "change the runtime in the target's file, or install what is missing"
