@@ -249,3 +249,21 @@ def test_what_a_killed_agent_had_begun_is_swept_and_a_living_ones_is_not(tmp_pat
     (tmp_path / "blobs" / f"{name}.part").write_bytes(b"of an older mostool")
     Store(str(tmp_path))
     assert kept(tmp_path) == [name, f"{name}.{os.getpid()}.part"]
+
+
+def test_what_nobody_has_used_for_long_goes(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    long_ago = time.time() - 40 * 86400
+    kept = []
+    for number in range(2):
+        content = b"%d" % number
+        kept.append(hashlib.sha256(content).hexdigest())
+        store.put(kept[-1], 1, lambda content=content: content)
+        os.utime(store.path(kept[-1]), (long_ago, long_ago))
+    for name in ("agent-old.pyz", "agent-new.pyz"):
+        (tmp_path / name).write_bytes(b"")
+    os.utime(tmp_path / "agent-old.pyz", (long_ago, long_ago))
+    assert store.find(kept[1]), "using it counts"
+    Store(str(tmp_path))
+    assert [store.find(sha256) is not None for sha256 in kept] == [False, True]
+    assert sorted(path.name for path in tmp_path.glob("agent-*")) == ["agent-new.pyz"]

@@ -7,10 +7,12 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from typing import Callable
 
 _SPARE_BYTES = 8 << 20
+_KEPT_S = 30 * 86400.0
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -34,7 +36,7 @@ class Store:
     def __init__(self, root: str) -> None:
         self.folder = os.path.join(root, "blobs")
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
-        self._sweep()
+        self._sweep(root)
 
     def path(self, sha256: str) -> str:
         if not _SHA256.fullmatch(sha256):
@@ -51,7 +53,10 @@ class Store:
                     digest.update(chunk)
         except OSError:
             return None
-        return path if digest.hexdigest() == sha256 else None
+        if digest.hexdigest() != sha256:
+            return None
+        os.utime(path)
+        return path
 
     def put(self, sha256: str, size: int, read: Callable[[], bytes]) -> str:
         """Keep `size` bytes, which `read` gives piece by piece; the path.
@@ -94,11 +99,18 @@ class Store:
             self._remove(part)  # wherever it failed, or the connection broke
         return path
 
-    def _sweep(self) -> None:
-        """Remove what agents that were killed had begun to keep."""
+    def _sweep(self, root: str) -> None:
+        """Remove what agents that were killed had begun to keep, and files and agents that nobody has used for long."""
         for name in os.listdir(self.folder):
-            if name.endswith(".part") and not _lives(name.split(".")[-2]):
-                self._remove(os.path.join(self.folder, name))
+            path = os.path.join(self.folder, name)
+            if name.endswith(".part"):
+                if not _lives(name.split(".")[-2]):
+                    self._remove(path)
+            elif _unused_s(path) > _KEPT_S:
+                self._remove(path)
+        for name in os.listdir(root):
+            if name.startswith("agent-") and _unused_s(os.path.join(root, name)) > _KEPT_S:
+                self._remove(os.path.join(root, name))
 
     def drop(self, sha256: str) -> None:
         self._remove(self.path(sha256))
@@ -109,6 +121,13 @@ class Store:
             os.unlink(path)
         except OSError:
             return
+
+
+def _unused_s(path: str) -> float:
+    try:
+        return time.time() - os.stat(path).st_mtime
+    except OSError:
+        return 0.0
 
 
 def _pieces(size: int, read: Callable[[], bytes]) -> Iterator[bytes]:
