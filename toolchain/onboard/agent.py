@@ -6,6 +6,7 @@ imports an engine: that is a worker's business, in a process that may die.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 from . import install, machine, probe
 from .frames import Frames
-from .jobs import ABANDONED_S, Job, jobs
+from .jobs import ABANDONED_S, Job, jobs, starting
 from .store import Store, StoreError, free_bytes
 
 AGENT_PROTOCOL = 1
@@ -71,12 +72,13 @@ class Agent:
             self.store.drop(request["sha256"])
             return {"type": "done"}
         if operation == "jobs":
-            listed = [
-                {"job": job.name, "label": label, "ended": job.ended() is not None} for job, label in jobs(self.root)
-            ]
+            with starting(self.root):
+                found = jobs(self.root)
+            listed = [{"job": job.name, "label": label, "ended": job.ended() is not None} for job, label in found]
             return {"type": "jobs", "jobs": listed}
         if operation == "start":
-            return self._start(request)
+            with starting(self.root):
+                return self._start(request)
         if operation == "follow":
             self.followed, self.offset = Job(self.root, request["job"]), request["offset"]
             if not self.followed.exists():
@@ -105,7 +107,12 @@ class Agent:
     def _start(self, request: Message) -> Message:
         job, owner, alone = Job(self.root, request["job"]), request["owner"], request["alone"]
         for other, label in jobs(self.root) if alone else []:
-            if other.name == job.name or not label.get("alone") or other.ended() is not None:
+            if other.name == job.name or not label.get("alone"):
+                continue
+            ended = other.ended()
+            if ended is not None:
+                if ended["status"] is None:  # its keeper was killed: the worker may go on measuring for nobody
+                    other.cancel()
                 continue
             if label.get("owner") != owner and other.unattended_s() < ABANDONED_S:
                 since = time.time() - label.get("started", 0)
@@ -123,8 +130,13 @@ class Agent:
 
     def _tell(self, job: Job) -> None:
         """Send what a job has said since; or how it ended, once all of that is sent."""
-        ended = job.ended()  # asked first: what it said before it ended is then there to be read
-        said = job.lines(self.offset)
+        try:
+            ended = job.ended()  # asked first: what it said before it ended is then there to be read
+            said = job.lines(self.offset)
+        except (OSError, TypeError, ValueError) as fault:  # another host may have had it forgotten
+            self.followed = None
+            self.frames.send({"type": "error", "kind": "job", "message": f"nothing of {job.name} can be read: {fault}"})
+            return
         if said:
             self.offset += len(said)
             self.frames.send({"type": "said", "offset": self.offset, "text": said.decode("utf-8", "replace")})
@@ -133,7 +145,8 @@ class Agent:
             self.frames.send({"type": "ended", "free_bytes": free_bytes(self.root), **ended})
         if time.monotonic() - self.renewed_at > _RENEW_S:
             self.renewed_at = time.monotonic()
-            job.renew()
+            with contextlib.suppress(OSError):
+                job.renew()
 
 
 def main(root: str) -> int:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from .machine import read_system
@@ -23,10 +24,12 @@ from .store import remove_folder
 
 LEASE_S = 900.0
 """A worker that no host has followed for so long is ended."""
+WATCH_S = 5.0
 ABANDONED_S = 30.0
 """One that no host has followed for so long may be ended by the next that wants the device."""
 _KEPT_S = 7 * 86400.0
 _TAIL_BYTES = 2000
+_GO = b"go"
 _NAME = re.compile(r"[0-9a-f]{8,64}")
 
 
@@ -36,6 +39,17 @@ def program() -> list[str]:
     if os.path.isfile(main) and not main.endswith("__main__.py"):
         return [sys.executable, main]
     return [sys.executable, "-m", __package__]
+
+
+@contextlib.contextmanager
+def starting(root: str) -> Iterator[None]:
+    """One agent at a time may ask what is at work here and start something, for it is not always one connection's:
+    a host whose connection broke repeats its question while the agent that heard it first is still answering."""
+    import fcntl  # the hosts that import this module may have none
+
+    with open(os.path.join(root, "jobs.lock"), "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 class Job:
@@ -54,25 +68,45 @@ class Job:
         return os.path.isfile(self.file("label.json"))
 
     def start(self, request: str, label: dict[str, Any], variables: dict[str, str]) -> None:
-        """Start the worker, unless it was: a host that lost the answer asks again."""
+        """Start the worker, unless it was: a host that lost the answer asks again. To be called within `starting`.
+
+        Raises:
+            OSError: it cannot be started, and nothing of it is left.
+        """
         if self.exists():
             return
+        self.forget()  # what an agent that was killed has left half made
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
-        _write(self.file("request.json"), request + "\n")
-        _write(self.file("out.jsonl"), "")
-        self.renew()
+        try:
+            _write(self.file("request.json"), request + "\n")
+            _write(self.file("out.jsonl"), "")
+            self.renew()
+            self._start_keeper(label, variables)
+        except BaseException:
+            self.forget()
+            raise
+
+    def _start_keeper(self, label: dict[str, Any], variables: dict[str, str]) -> None:
+        """The keeper waits for a word before it starts the worker, so that there is none without a label."""
         keeper = subprocess.Popen(
             [*program(), "keep", self.folder],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
             env={**os.environ, **variables},
         )
-        _write(
-            self.file("label.json"),
-            json.dumps({**label, "keeper": keeper.pid, "boot": _boot(), "started": time.time()}),
-        )
+        assert keeper.stdin is not None  # noqa: S101 - it is a pipe
+        try:
+            which = {"keeper": keeper.pid, "born": _born(keeper.pid), "boot": _boot()}
+            _write(self.file("label.json"), json.dumps({**label, **which, "started": time.time()}))
+        except BaseException:
+            keeper.kill()
+            keeper.communicate()
+            raise
+        with contextlib.suppress(OSError), keeper.stdin:
+            keeper.stdin.write(_GO)
+        threading.Thread(target=keeper.wait, daemon=True).start()  # leaves no zombie behind
 
     def label(self) -> dict[str, Any]:
         found = _read_json(self.file("label.json"))
@@ -80,7 +114,10 @@ class Job:
 
     def renew(self) -> None:
         """A host is listening."""
-        _write(self.file("lease"), "")
+        try:
+            os.utime(self.file("lease"))  # a full disk has room for that
+        except FileNotFoundError:
+            _write(self.file("lease"), "")
 
     def unattended_s(self) -> float:
         try:
@@ -95,37 +132,41 @@ class Job:
             return stream.read(most)
 
     def ended(self) -> dict[str, Any] | None:
-        """How it ended: status and the last it printed; None while it is at work."""
-        status = _read_json(self.file("status.json"))
+        """How it ended: status and the last it printed; None while it is at work. A status of None: it vanished."""
+        status = self._status()
         if status is None:
             if self._keeper_lives():
                 return None
-            status = _read_json(self.file("status.json")) or {"status": None}  # it may have ended in between
+            status = self._status() or {"status": None}  # it may have ended in between
         return {**status, "stderr": self._tail()}
 
+    def _status(self) -> dict[str, Any] | None:
+        found = _read_json(self.file("status.json"))
+        return found if isinstance(found, dict) else None
+
     def cancel(self) -> None:
-        """End the worker, whatever it is doing."""
-        pid = _read_json(self.file("worker"))
-        if isinstance(pid, int) and self.label().get("boot") == _boot():
-            with contextlib.suppress(OSError):
-                os.killpg(pid, signal.SIGKILL)
+        """End the worker, whatever it is doing; one that has only just been asked for as soon as it is there."""
         deadline = time.monotonic() + 5
-        while self.ended() is None and time.monotonic() < deadline:
+        while True:
+            self._kill_worker()
+            if self.ended() is not None or time.monotonic() > deadline:
+                return
             time.sleep(0.02)
+
+    def _kill_worker(self) -> None:
+        """It may have ended long ago, and its number be another's by now: that one is not at work in this folder."""
+        pid = _read_json(self.file("worker"))
+        with contextlib.suppress(OSError):
+            if isinstance(pid, int) and os.path.samefile(f"/proc/{pid}/cwd", self.folder):
+                os.killpg(pid, signal.SIGKILL)
 
     def forget(self) -> None:
         remove_folder(self.folder)
 
     def _keeper_lives(self) -> bool:
         label = self.label()
-        if label.get("boot") != _boot():
-            return False
-        try:
-            os.kill(label["keeper"], 0)
-            with open(f"/proc/{label['keeper']}/stat", "rb") as stream:
-                return stream.read().rpartition(b")")[2].split()[0] != b"Z"
-        except (OSError, KeyError, TypeError, IndexError):
-            return False
+        born = label.get("born")
+        return born is not None and label.get("boot") == _boot() and _born(label.get("keeper")) == born
 
     def _tail(self) -> str:
         try:
@@ -137,7 +178,7 @@ class Job:
 
 
 def jobs(root: str) -> list[tuple[Job, dict[str, Any]]]:
-    """Every job here with its label, oldest first; those of long ago are removed."""
+    """Every job here with its label, oldest first; those half made or of long ago are removed. Within `starting`."""
     found = []
     folder = os.path.join(root, "jobs")
     for name in os.listdir(folder) if os.path.isdir(folder) else []:
@@ -145,9 +186,10 @@ def jobs(root: str) -> list[tuple[Job, dict[str, Any]]]:
             continue
         job = Job(root, name)
         label = job.label()
-        if not label or time.time() - label.get("started", 0) > _KEPT_S:
-            if job.unattended_s() > ABANDONED_S:
-                job.forget()
+        # A board's clock may leap by years: what is still at work, or listened to, is not of long ago.
+        old = time.time() - label.get("started", 0) > _KEPT_S and job.unattended_s() > ABANDONED_S
+        if not label or (old and job.ended() is not None):
+            job.forget()
         else:
             found.append((job, label))
     return sorted(found, key=lambda one: one[1].get("started", 0))
@@ -156,6 +198,21 @@ def jobs(root: str) -> list[tuple[Job, dict[str, Any]]]:
 def keep(folder: str) -> int:
     """The keeper: start the worker of a job, wait for it, write down how it ended."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    if sys.stdin.buffer.read(len(_GO)) != _GO:
+        return 1  # the agent is gone and has written no label: to the host there is no such job, it asks again
+    try:
+        worker = _start_worker(folder)
+    except OSError as fault:
+        _write(f"{folder}/err.txt", f"the worker cannot be started: {fault}\n")
+        _write(f"{folder}/status.json", json.dumps({"status": 1}))
+        return 1
+    threading.Thread(target=_watch, args=(worker, folder), daemon=True).start()
+    status = worker.wait()
+    _write(f"{folder}/status.json", json.dumps({"status": status}))
+    return 0
+
+
+def _start_worker(folder: str) -> subprocess.Popen[bytes]:
     with (
         open(f"{folder}/request.json", "rb") as asked,
         open(f"{folder}/out.jsonl", "ab") as said,
@@ -164,28 +221,45 @@ def keep(folder: str) -> int:
         worker = subprocess.Popen(
             [*program(), "worker"], stdin=asked, stdout=said, stderr=printed, cwd=folder, start_new_session=True
         )
-    _write(f"{folder}/worker", str(worker.pid))
-
-    def watch() -> None:
-        while worker.poll() is None:
-            time.sleep(5)
-            if not os.path.isdir(folder) or _age_s(f"{folder}/lease") > LEASE_S:
-                try:
-                    os.killpg(worker.pid, signal.SIGKILL)
-                except OSError:
-                    return
-
-    threading.Thread(target=watch, daemon=True).start()
-    status = worker.wait()
-    _write(f"{folder}/status.json", json.dumps({"status": status}))
-    return 0
-
-
-def _age_s(path: str) -> float:
     try:
-        return time.time() - os.stat(path).st_mtime
+        _write(f"{folder}/worker", str(worker.pid))
+    except OSError:  # nobody could end it
+        worker.kill()
+        worker.wait()
+        raise
+    return worker
+
+
+def _watch(worker: subprocess.Popen[bytes], folder: str) -> None:
+    """End a worker that no host has followed for long, or whose folder is gone; the clock may leap meanwhile."""
+    seen, since = _changed_ns(f"{folder}/lease"), time.monotonic()
+    while worker.poll() is None:
+        time.sleep(WATCH_S)
+        lease = _changed_ns(f"{folder}/lease")
+        if lease != seen:
+            seen, since = lease, time.monotonic()
+        if lease is None or time.monotonic() - since > LEASE_S:
+            try:
+                os.killpg(worker.pid, signal.SIGKILL)
+            except OSError:
+                return
+
+
+def _changed_ns(path: str) -> int | None:
+    try:
+        return os.stat(path).st_mtime_ns
     except OSError:
-        return LEASE_S + 1
+        return None
+
+
+def _born(pid: Any) -> int | None:
+    """The tick at which a process started, which tells it from a later one of its number; None where it has ended."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stream:
+            fields = stream.read().rpartition(b")")[2].split()
+        return None if fields[0] in b"ZX" else int(fields[19])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _boot() -> str:
