@@ -44,14 +44,15 @@ class Sensors:
         self._temperatures = _temperature_files()
         self._clocks = sorted(glob.glob(system_path("/sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")))
         folder = "/sys/devices/system/cpu/cpu0/cpufreq/"
-        self._steady = read_system(folder + "scaling_driver").startswith(_STEADY_DRIVERS)
-        self._maximum_hz = _number(read_system(folder + "scaling_max_freq"), 1e3)
+        steady = read_system(folder + "scaling_driver").startswith(_STEADY_DRIVERS)
+        maximum_hz = _number(read_system(folder + "scaling_max_freq"), 1e3)
+        self._maximum_hz = maximum_hz if steady and self._clocks else None
         self._accelerator = accelerator
 
     @property
     def watched(self) -> bool:
         """Whether there is anything a round could be discarded for."""
-        return bool(self._throttled or self._temperatures or self._accelerator)
+        return bool(self._throttled or self._temperatures or self._maximum_hz or self._accelerator)
 
     @property
     def sources(self) -> list[str]:
@@ -73,12 +74,12 @@ class Sensors:
             throttled=self._throttled() if self._throttled else None,
             temperature_c=max(heats) if heats else None,
             frequency_hz=max(clocks) if clocks else None,
-            maximum_hz=self._maximum_hz if self._steady else None,
+            maximum_hz=self._maximum_hz,
         )
         if self._accelerator:
             own = self._accelerator()
-            hottest = max((heat for heat in (reading.temperature_c, own.temperature_c) if heat), default=None)
-            reading = reading._replace(slowed=own.slowed, temperature_c=hottest, frequency_hz=own.frequency_hz)
+            heats = [heat for heat in (reading.temperature_c, own.temperature_c) if heat is not None]
+            reading = own._replace(throttled=reading.throttled, temperature_c=max(heats) if heats else None)
         return reading
 
 
@@ -92,7 +93,7 @@ def trouble(before: Reading, after: Reading, hot_c: float) -> str:
             return reading.slowed
         if reading.temperature_c is not None and reading.temperature_c >= hot_c:
             return f"{reading.temperature_c:.1f} degrees"
-    new = (after.throttled or 0) & ~(before.throttled or 0)
+    new = (after.throttled or 0) & ~before.throttled if before.throttled is not None else 0
     since = [name for bit, name in _LIVE.items() if new >> (bit + _SINCE_BOOT) & 1]
     if since:
         return ", ".join(since)
@@ -118,7 +119,7 @@ class Guard:
         self.discarded = 0
         self.cooled_s = 0.0
         self._highest_c = self.start.temperature_c
-        self._lowest_hz = self.start.frequency_hz
+        self._lowest_hz: float | None = None  # of an idle device it says nothing
 
     def before(self) -> None:
         self.last = self._sensors.read()
@@ -205,7 +206,8 @@ def _vcgencmd() -> int | None:
             timeout=5,
             check=True,
         )
-        return _hexadecimal(asked.stdout.decode("ascii", "replace").strip().rpartition("=")[2])
+        name, _, word = asked.stdout.decode("ascii", "replace").strip().partition("=")
+        return _hexadecimal(word) if name == "throttled" else None  # others: error=1 error_msg="..."
     return None
 
 
