@@ -6,6 +6,7 @@ there is not sent again, a job that was started is not started again, and what a
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import itertools
 import os
@@ -32,16 +33,19 @@ ANSWER_TIMEOUT_S = 60.0
 _LONGEST_BANNER = 200
 _PIECE_BYTES = 1 << 18
 _BACK_OFF_S = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0)
-_TOKEN = secrets.token_hex(8)
-"""Tells this mostool's jobs from another's."""
+_ALIVE_S = 3.0
+"""How often a device that is listened to is told so."""
+_MOST_LOSSES = 20
+"""Of the connection over one and the same question: more are the question's doing."""
 
 # The one program that is given to the device's python on its command line: it fetches the agent unless that is there,
-# named by its checksum, and becomes it. No single quotes, and Python 3.6, so that what is too old can be told.
+# named by its checksum, and becomes it. Python 3.6, so that what is too old can be told. Each of its words begins a
+# line: what a shell's start-up files print before may lack its end.
 LOADER = r"""
 import hashlib, os, sys
 i, o = sys.stdin.buffer, sys.stdout.buffer
 def say(*words):
-    o.write((" ".join(["mostool-agent"] + list(words)) + "\n").encode()); o.flush()
+    o.write(("\n" + " ".join(["mostool-agent"] + list(words)) + "\n").encode()); o.flush()
 def content(path):
     try:
         return open(path, "rb").read()
@@ -80,9 +84,11 @@ try:
             raise
         say("have")
 except OSError as fault:
-    say("cannot", str(fault)); sys.exit(0)
+    say("cannot", "%s: %s" % (fault.strerror or fault, fault.filename or root)); sys.exit(0)
 os.execv(sys.executable, [sys.executable, path, "agent", root])
 """.strip()
+# In one line: a csh takes no other. No quote of a shell's is in it but those around the text.
+LOADER_LINE = f'import base64; exec(base64.b64decode("{base64.b64encode(LOADER.encode()).decode()}"))'
 
 
 class LinkLostError(Exception):
@@ -90,11 +96,19 @@ class LinkLostError(Exception):
 
 
 class Link:
-    """A link to the agent of one device. Made, it is connected."""
+    """A link to the agent of one device. Made, it is connected.
+
+    Attributes:
+        token: tells the jobs that were started through it from others'.
+        lost: how often the connection was lost and found again.
+    """
 
     def __init__(self, target: Target, ssh: Ssh, project: Path, tell: Tell) -> None:
         self.target, self.ssh, self.project, self.tell = target, ssh, project, tell
+        self.token = secrets.token_hex(8)
         self.lost = 0
+        self._questions = itertools.count(1)
+        self._alive_at = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._frames: Frames | None = None
         self._connect()
@@ -108,18 +122,27 @@ class Link:
         content: Path | None = None,
         timeout_s: float = ANSWER_TIMEOUT_S,
         progress: Callable[[str], None] | None = None,
+        once: bool = False,
         **fields: Any,
     ) -> Message:
         """The agent's answer, whatever becomes of the connection meanwhile. `content` follows the request.
 
+        `once`: it is not worth a new connection.
+
         Raises:
             DeviceError: the device stays out of reach, does not answer in time, or refuses.
         """
-        while True:
+        for _ in range(_MOST_LOSSES):
             try:
                 return self._asked({"op": operation, **fields}, content, timeout_s, progress)
             except LinkLostError as lost:
+                if once:
+                    raise DeviceError(f"{self.target.id} is out of reach", why=str(lost)) from lost
                 self.reconnect(str(lost))
+        raise DeviceError(
+            f"the agent on {self.target.id} ends whenever it is asked to {operation}",
+            hint=f"mostool doctor --device {self.target.id}",
+        )
 
     def event(self, timeout_s: float) -> Message:
         """The next thing a followed job says.
@@ -128,24 +151,43 @@ class Link:
             TimeoutError: it says nothing within the time.
             LinkLostError: the connection is gone; `reconnect`, and follow again from where it was.
         """
-        return self._receive(timeout_s)
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self._say_alive()
+            left = deadline - time.monotonic()
+            try:
+                return self._receive(max(0.0, min(left, _ALIVE_S)))
+            except TimeoutError:
+                if left <= _ALIVE_S:
+                    raise
+
+    def _say_alive(self) -> None:
+        """Let the agent know that somebody still listens: that it can write says nothing, a dead network takes much."""
+        if time.monotonic() - self._alive_at < _ALIVE_S:
+            return
+        self._alive_at = time.monotonic()
+        try:
+            self._open_frames().send({"op": "alive"}, _ALIVE_S)
+        except (EOFError, TimeoutError):
+            raise LinkLostError(self._last_words()) from None
 
     def _asked(
         self, message: Message, content: Path | None, timeout_s: float, progress: Callable[[str], None] | None
     ) -> Message:
-        frames = self._open_frames()
+        frames, number = self._open_frames(), next(self._questions)
         try:
-            frames.send(message, timeout_s)
+            frames.send({**message, "id": number}, timeout_s)
             if content is not None:
                 with content.open("rb") as stream:
                     while piece := stream.read(_PIECE_BYTES):
                         frames.write(piece, timeout_s)
-            while (answer := self._receive(timeout_s)).get("type") in ("said", "ended", "progress"):
-                if answer["type"] == "progress" and progress is not None:  # the others: of a job no longer followed
+            while (answer := self._receive(timeout_s)).get("id") != number:
+                if answer.get("type") == "progress" and progress is not None:  # others: of a job no longer followed
                     progress(str(answer.get("note", "")))
         except EOFError:
             raise LinkLostError(self._last_words()) from None
         except TimeoutError:
+            self.close()  # a late answer must not be taken for that to another question
             raise DeviceError(
                 f"{self.target.id} does not answer",
                 why=f"nothing came within {timeout_s:g} s",
@@ -186,7 +228,6 @@ class Link:
         Raises:
             DeviceError: it stays out of reach, or is refused in a way that waiting does not mend.
         """
-        self.lost += 1
         deadline = time.monotonic() + self.ssh.reconnect_s
         for wait_s in itertools.chain(_BACK_OFF_S, itertools.repeat(_BACK_OFF_S[-1])):
             self.tell(f"{self.target.id}: the connection was lost ({why}), trying again")
@@ -198,21 +239,24 @@ class Link:
                     raise
                 why = error.why
             else:
+                self.lost += 1
                 return
 
     def _connect(self) -> None:
         self.close()
-        remote = [self.ssh.python, "-c", LOADER, self.ssh.folder, packed_sha256(), str(len(packed()))]
+        remote = [self.ssh.python, "-c", LOADER_LINE, self.ssh.folder, packed_sha256(), str(len(packed()))]
         arguments = system_ssh.command(self.target, self.ssh, self.project, remote)
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         try:
-            # A session of its own: a Ctrl-C in the terminal is for mostool, which then ends what it started.
+            # A session of its own: a Ctrl-C in the terminal is for mostool, which then ends what it started, and no
+            # ssh to a jump host asks there.
             self._process = subprocess.Popen(
                 arguments,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
                 bufsize=0,
+                env=system_ssh.environment(),
                 start_new_session=True,
             )
         except FileNotFoundError:
@@ -276,17 +320,19 @@ class Link:
 
     def _complaint(self) -> DeviceError:
         said, status = self._said()
-        if status == 127 or "not found" in said and self.ssh.python in said:  # noqa: RUF021 - a shell's word
+        last = (said.strip().splitlines() or ["it said nothing"])[-1]
+        program = self.ssh.python.rpartition("/")[2]
+        if status == 127 or "not found" in said and program in said:  # noqa: RUF021 - a shell's word
             return DeviceError(
                 f"{self.target.id} has no {self.ssh.python}",
-                why=said.strip().splitlines()[-1][:200] if said.strip() else "",
+                why=last[:200],
                 hint="install python3 there, or name it in connection.python of the target's file",
             )
-        if status == 255 or not said:
+        if status == 255 or not said.strip():
             return system_ssh.complaint(self.target, self.ssh, self.project, said)
         return DeviceError(
             f"the agent does not start on {self.target.id}",
-            why=f"status {status}: {said.strip().splitlines()[-1][:300]}",
+            why=f"status {status}: {last[:300]}",
             hint=f"mostool doctor --device {self.target.id}",
         )
 
@@ -326,5 +372,5 @@ class Link:
         self._stderr.close()
 
     @property
-    def token(self) -> str:
-        return _TOKEN
+    def connected(self) -> bool:
+        return self._frames is not None

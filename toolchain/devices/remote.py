@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from toolchain.progress import Tell
 from toolchain.targets import Ssh, Target
 
 _LEAST_FREE_BYTES = 1 << 20
+_TAKE_OVER_S = 25.0
+"""Longer than the agent takes a job that no host listens to for attended."""
 
 
 class RemoteDevice:
@@ -38,11 +41,29 @@ class RemoteDevice:
 
     def left_over(self, key: str) -> list[tuple[Claim, Connection]]:
         found: list[tuple[Claim, Connection]] = []
-        for one in self.link.ask("jobs")["jobs"]:
+        deadline = time.monotonic() + _TAKE_OVER_S
+        for name, models, attended in self._jobs(key):
+            listened_to = attended
+            while listened_to and time.monotonic() < deadline:  # its host may have died a moment ago
+                self.link.tell(f"{self.target.id}: the same is being measured there; waiting to see by whom")
+                time.sleep(1.0)
+                listened_to = any(other == name and still for other, _, still in self._jobs(key))
+            if not listened_to:
+                claim = Claim(key, models)
+                found.append((claim, RemoteWorker(self.link, name, claim, started=True)))
+        return found
+
+    def _jobs(self, key: str) -> list[tuple[str, tuple[str, ...], bool]]:
+        """Of the jobs with this key: the name, the models, and whether a host listens."""
+        found = []
+        for one in _listed(self.link.ask("jobs").get("jobs")):
             match one:
-                case {"job": str(name), "label": {"key": str(stored), "models": list(models)}} if stored == key:
-                    claim = Claim(key, tuple(map(str, models)))
-                    found.append((claim, RemoteWorker(self.link, name, claim, started=True)))
+                case {
+                    "job": str(name),
+                    "attended": bool(attended),
+                    "label": {"key": str(stored), "models": list(models)},
+                } if stored == key:
+                    found.append((name, tuple(map(str, models)), attended))
                 case _:
                     continue
         return found
@@ -50,10 +71,12 @@ class RemoteDevice:
     def place(self, path: Path) -> str:
         sha256 = sha256_file(path)
         if sha256 not in self._placed:
-            found = self.link.ask("find", sha256=sha256)["path"]
+            found = self.link.ask("find", sha256=sha256).get("path")
             if found is None:
-                found = self.link.ask("put", sha256=sha256, size=path.stat().st_size, content=path)["path"]
-            self._placed[sha256] = str(found)
+                found = self.link.ask("put", sha256=sha256, size=path.stat().st_size, content=path).get("path")
+            if not isinstance(found, str):
+                raise DeviceError(f"the agent on {self.target.id} sent garbage", why=f"a path {found!r:.80}")
+            self._placed[sha256] = found
         return self._placed[sha256]
 
     def discard(self, path: Path) -> None:
@@ -121,9 +144,17 @@ class RemoteWorker:
                 raise DeviceError(f"the agent on {self._link.target.id} sent garbage", why=f"{event!r:.200}")
 
     def close(self) -> None:
-        """End the job, whatever it is doing, and let the device forget it; quietly where it is out of reach."""
+        """End the job, whatever it is doing, and let the device forget it.
+
+        Where the device is out of reach the job is left alone: the same command, run again, finds what it has said.
+        """
         if self._closed or not self._started:
             return
         self._closed = True
-        with contextlib.suppress(DeviceError):
-            self._link.ask("forget", job=self._job, timeout_s=10.0)
+        if self._link.connected:
+            with contextlib.suppress(DeviceError):
+                self._link.ask("forget", job=self._job, owner=self._link.token, once=True, timeout_s=10.0)
+
+
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else []

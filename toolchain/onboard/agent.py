@@ -13,14 +13,13 @@ import sys
 import time
 from typing import Any
 
-from . import install, machine, probe
+from . import install, probe
 from .frames import Frames
-from .jobs import ABANDONED_S, Job, jobs, starting
+from .jobs import Job, jobs, starting
 from .store import Store, StoreError, free_bytes
 
 AGENT_PROTOCOL = 1
 POLL_S = 0.05
-_RENEW_S = 2.0
 _LEAST_FREE_BYTES = 8 << 20
 
 Message = dict[str, Any]
@@ -34,7 +33,6 @@ class Agent:
         self.store = Store(root)
         self.followed: Job | None = None
         self.offset = 0
-        self.renewed_at = 0.0
 
     def serve(self) -> None:
         self.frames.send(
@@ -50,16 +48,33 @@ class Agent:
                 self._tell(self.followed)
                 continue
             request = self.frames.receive()
+            if request.get("op") == "alive":
+                self._renew()
+                continue
             self.followed = None
-            try:
-                self.frames.send(self._answer(request))
-            except StoreError as fault:
-                self.frames.send({"type": "error", "kind": fault.kind, "message": str(fault)})
-            except OSError as fault:
-                kind = "disk" if free_bytes(self.root) < _LEAST_FREE_BYTES else "system"
-                self.frames.send({"type": "error", "kind": kind, "message": fault.strerror or str(fault)})
-            except (KeyError, TypeError, ValueError) as fault:
-                self.frames.send({"type": "error", "kind": "request", "message": f"{fault!r}"[:500]})
+            self.frames.send({**self._answered(request), "id": request.get("id")})
+
+    def _answered(self, request: Message) -> Message:
+        """The answer, whatever happens: a host whose question ends the agent would ask it again, and again."""
+        try:
+            return self._answer(request)
+        except EOFError:
+            raise
+        except StoreError as fault:
+            return {"type": "error", "kind": fault.kind, "message": str(fault)}
+        except OSError as fault:
+            kind = "disk" if free_bytes(self.root) < _LEAST_FREE_BYTES else "system"
+            return {"type": "error", "kind": kind, "message": fault.strerror or str(fault)}
+        except (KeyError, TypeError, ValueError) as fault:
+            return {"type": "error", "kind": "request", "message": f"{fault!r}"[:500]}
+        except Exception as fault:
+            return {"type": "error", "kind": "bug", "message": f"{fault!r}"[:500]}
+
+    def _renew(self) -> None:
+        """The host that follows a job has just said that it is there."""
+        if self.followed is not None:
+            with contextlib.suppress(OSError):
+                self.followed.renew()
 
     def _answer(self, request: Message) -> Message:  # noqa: C901, PLR0911 - one arm for each operation
         operation = request["op"]
@@ -74,7 +89,7 @@ class Agent:
         if operation == "jobs":
             with starting(self.root):
                 found = jobs(self.root)
-            listed = [{"job": job.name, "label": label, "ended": job.ended() is not None} for job, label in found]
+            listed = [{"job": job.name, "label": label, "attended": job.attended()} for job, label in found]
             return {"type": "jobs", "jobs": listed}
         if operation == "start":
             with starting(self.root):
@@ -84,12 +99,14 @@ class Agent:
             if not self.followed.exists():
                 self.followed = None
                 return {"type": "error", "kind": "job", "message": f"there is no job {request['job']}"}
+            self._renew()
             return {"type": "done"}
-        if operation in ("cancel", "forget"):
+        if operation == "forget":
             job = Job(self.root, request["job"])
+            if job.label().get("owner") != request["owner"] and job.attended():
+                return {"type": "error", "kind": "busy", "message": "another mostool listens to it"}
             job.cancel()
-            if operation == "forget":
-                job.forget()
+            job.forget()
             return {"type": "done"}
         if operation == "probe":
             return {"type": "facts", "facts": probe.facts(self.root, request.get("modules", []))}
@@ -114,7 +131,7 @@ class Agent:
                 if ended["status"] is None:  # its keeper was killed: the worker may go on measuring for nobody
                     other.cancel()
                 continue
-            if label.get("owner") != owner and other.unattended_s() < ABANDONED_S:
+            if label.get("owner") != owner and other.attended():
                 since = time.time() - label.get("started", 0)
                 return {
                     "type": "error",
@@ -143,10 +160,6 @@ class Agent:
         elif ended is not None:
             self.followed = None
             self.frames.send({"type": "ended", "free_bytes": free_bytes(self.root), **ended})
-        if time.monotonic() - self.renewed_at > _RENEW_S:
-            self.renewed_at = time.monotonic()
-            with contextlib.suppress(OSError):
-                job.renew()
 
 
 def main(root: str) -> int:
@@ -164,6 +177,3 @@ def main(root: str) -> int:
         sys.stderr.write(f"the host sent garbage: {fault}\n")
         return 1
     return 0
-
-
-__all__ = ["AGENT_PROTOCOL", "Agent", "machine", "main"]

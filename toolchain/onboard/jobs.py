@@ -25,8 +25,8 @@ from .store import remove_folder
 LEASE_S = 900.0
 """A worker that no host has followed for so long is ended."""
 WATCH_S = 5.0
-ABANDONED_S = 30.0
-"""One that no host has followed for so long may be ended by the next that wants the device."""
+ABANDONED_S = 15.0
+"""One that no host has followed for so long may be taken over, or ended, by the next that wants the device."""
 _KEPT_S = 7 * 86400.0
 _TAIL_BYTES = 2000
 _GO = b"go"
@@ -124,6 +124,10 @@ class Job:
             return time.time() - os.stat(self.file("lease")).st_mtime
         except OSError:
             return LEASE_S
+
+    def attended(self) -> bool:
+        """Whether it is at work and a host listens to it."""
+        return self.unattended_s() < ABANDONED_S and self.ended() is None
 
     def lines(self, offset: int, most: int = 1 << 16) -> bytes:
         """What the worker has said from `offset` on."""

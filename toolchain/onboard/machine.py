@@ -74,6 +74,11 @@ def describe() -> dict[str, Any]:
     }
 
 
+def environment(engine: dict[str, str]) -> dict[str, Any]:
+    """The machine, and what its `engine` says of itself."""
+    return {"accelerator": "", "driver": "", **describe(), **engine}
+
+
 def board() -> str:
     return read_system("/proc/device-tree/model") or read_system("/sys/firmware/devicetree/base/model")
 

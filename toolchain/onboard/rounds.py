@@ -22,7 +22,7 @@ def measure(request: Request, channel: Channel) -> None:
     began, load = time.perf_counter(), machine.load_per_core()
     channel.step("import")
     engine = engine_of(request)
-    engine.describe(request)
+    channel.send("environment", environment=machine.environment(engine.describe(request)))
     inputs = made_inputs(request)
     settings = request["measure"]
     memory = trials(request, inputs, channel) if engine.forks(request) else {}

@@ -25,9 +25,7 @@ _PART_BYTES = 3 << 18
 
 def environment(request: Request, channel: Channel) -> None:
     """Say what machine and runtime this is."""
-    found: dict[str, Any] = {"accelerator": "", "driver": "", **machine.describe()}
-    found.update(engine_of(request).describe(request))
-    channel.send("environment", environment=found)
+    channel.send("environment", environment=machine.environment(engine_of(request).describe(request)))
 
 
 def memory(request: Request, channel: Channel) -> None:

@@ -195,7 +195,9 @@ def measure_file(
             reference = Path(scratch) / "reference.onnx"
             reference.write_bytes(build_reference(run, target))
         measure = _longer(target.measure)
-        ((_, outcome),) = profiling.measure([candidate], reference, inputs, device, seed=0, settings=measure)
+        ((_, outcome),) = profiling.measure(
+            [candidate], reference, inputs, device, seed=0, settings=measure, expected=environment
+        )
         if isinstance(outcome, Failed):
             raise DeviceError(f"the exported file does not run on {target.id}", why=f"{outcome.stage}: {outcome.error}")
         latency = profiling.latency(outcome, profiling.anchor_s([outcome]) if anchor is None else anchor)

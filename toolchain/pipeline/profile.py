@@ -161,7 +161,9 @@ def _grow(
     ):
         missing = [one for one in wanted(run, request) if not table.done(one, retry_failed=request.retry_failed)]
         if request.self_test or (missing and table.info.noise_floor is None):
-            table.note_noise_floor(profiling.noise_floor(folder / profiling.REFERENCE, inputs, device, listener, spent))
+            table.note_noise_floor(
+                profiling.noise_floor(folder / profiling.REFERENCE, inputs, device, listener, spent, environment)
+            )
         done = 0
         for group in built_groups(run, target, missing, Path(scratch)):
 
@@ -307,6 +309,7 @@ def _measure_group(
         seed=len(table.measurements),
         listener=listener,
         spent=spent,
+        expected=table.info.environment,
     )
     for candidate, outcome in outcomes:
         artifact = artifacts[candidate.name]

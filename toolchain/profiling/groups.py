@@ -15,11 +15,12 @@ import msgspec
 from toolchain.devices import Device
 from toolchain.devices.device import Claim
 from toolchain.devices.package import packed_sha256
+from toolchain.errors import DeviceError
 from toolchain.files import sha256_bytes, sha256_file
 from toolchain.profiling import messages
-from toolchain.profiling.session import InputShape, Session, WorkerLostError, unexpected
+from toolchain.profiling.session import InputShape, RefusedError, Session, WorkerLostError, unexpected
 from toolchain.progress import Progress, ProgressListener, silent
-from toolchain.records import Failed, NoiseFloor, Timed
+from toolchain.records import Environment, Failed, NoiseFloor, Timed
 from toolchain.targets import Measure
 
 _COPIES = 4
@@ -51,17 +52,18 @@ def measure(
     listener: ProgressListener = silent,
     spent: Spent | None = None,
     settings: Measure | None = None,
+    expected: Environment | None = None,
 ) -> Iterator[tuple[Candidate, Timed | Failed]]:
     """Measure every candidate, interleaved with the reference model; outcomes come as they settle, in no order.
 
     All models take the same `inputs`, drawn from `seed`, which also decides the order of turns. `settings` are the
-    target's unless others are given. What a mostool that was
+    target's unless others are given, and the device must be the one that was `expected`. What a mostool that was
     killed had started on the device is heard first, and not measured again.
 
     Raises:
         DeviceError: the device, engine, provider or reference fails: nothing a candidate could be blamed for.
     """
-    job = _Job(reference, inputs, device, settings or device.target.measure, seed, spent or Spent())
+    job = _Job(reference, inputs, device, settings or device.target.measure, seed, spent or Spent(), expected)
     left = list(candidates)
     for candidate, outcome in _heard_late(job, left, listener):
         left.remove(candidate)
@@ -82,6 +84,7 @@ def noise_floor(
     device: Device,
     listener: ProgressListener = silent,
     spent: Spent | None = None,
+    expected: Environment | None = None,
 ) -> NoiseFloor:
     """An A/A test: the reference as several candidates of one group, which differ by nothing but noise.
 
@@ -89,7 +92,7 @@ def noise_floor(
         DeviceError: as `measure`, or a copy fails.
     """
     copies = [Candidate(f"copy {number} of the reference", reference) for number in range(1, _COPIES + 1)]
-    job = _Job(reference, inputs, device, device.target.measure, 0, spent or Spent())
+    job = _Job(reference, inputs, device, device.target.measure, 0, spent or Spent(), expected)
     ratios = []
     for _, outcome in _measure_group(job, copies, _Tally(copies, 0, len(copies), listener)):
         if isinstance(outcome, Failed):
@@ -133,10 +136,11 @@ class _Job(NamedTuple):
     settings: Measure
     seed: int
     spent: Spent
+    expected: Environment | None
 
     @property
     def key(self) -> str:
-        """Names all that a result depends on but the model and the order of turns."""
+        """Names all that is asked but the models and the order of turns. What answers says itself what it is."""
         target = self.device.target
         facts = (sha256_file(self.reference), dict(self.inputs), target.runtime, self.settings, packed_sha256())
         return sha256_bytes(msgspec.json.encode(facts, order="sorted"))
@@ -157,12 +161,12 @@ def _heard_late(
         with Session(job.device.target, connection) as session:
             try:
                 session.hear_hello()
-                for number, outcome in _outcomes(session, shown, _Tally(shown, 0, len(wanted), listener), job.spent):
+                for number, outcome in _outcomes(session, shown, _Tally(shown, 0, len(wanted), listener), job):
                     candidate = group[number]
                     if candidate is not None and by_content.pop(claim.models[number], None) is not None:
                         yield candidate, outcome
-            except WorkerLostError:
-                continue
+            except (WorkerLostError, RefusedError, OtherDeviceError):
+                continue  # then it is measured now
 
 
 def _measure_group(
@@ -179,14 +183,14 @@ def _measure_group(
             left.remove(number)
             yield number, outcome
     except WorkerLostError as lost:
-        if lost.about is None and not lost.restarted:
-            raise
         if lost.restarted and restarts:
             numbers = sorted(left)
             rest = tally._replace(group=[group[number] for number in numbers], done=tally.done + len(group) - len(left))
             again = _measure_group(job, rest.group, rest, restarts - 1)
             yield from ((numbers[number], outcome) for number, outcome in again)
             return
+        if lost.about is None:
+            raise
         if left and len(group) == 1:
             left.clear()
             yield 0, Failed(stage="worker", error=lost.how)
@@ -209,15 +213,17 @@ def _attempt(job: _Job, group: Sequence[Candidate], tally: _Tally) -> Iterator[t
             seed=job.seed,
             measure=job.settings,
         )
-        yield from _outcomes(session, group, tally, job.spent)
+        yield from _outcomes(session, group, tally, job)
 
 
 def _outcomes(
-    session: Session, group: Sequence[Candidate], tally: _Tally, spent: Spent
+    session: Session, group: Sequence[Candidate], tally: _Tally, job: _Job
 ) -> Iterator[tuple[int, Timed | Failed]]:
     left = set(range(len(group)))
     while True:
         match session.listen():
+            case messages.Described(environment=environment):
+                _check_device(session, environment, job.expected)
             case messages.Step() as step if step.candidate < len(group):
                 tally.tell(step)
             case messages.CandidateTimed(candidate=number, timed=timed) if number in left:
@@ -227,11 +233,25 @@ def _outcomes(
                 left.remove(number)
                 yield number, Failed(stage=stage, error=_one_line(error, group[number]))
             case messages.Done(called_s=called_s, elapsed_s=elapsed_s) if not left:
-                spent.called_s += called_s
-                spent.elapsed_s += elapsed_s
+                job.spent.called_s += called_s
+                job.spent.elapsed_s += elapsed_s
                 return
             case answer:
                 raise unexpected(session.target, answer)
+
+
+class OtherDeviceError(DeviceError):
+    """What answers is not the device that was asked."""
+
+
+def _check_device(session: Session, found: Environment, expected: Environment | None) -> None:
+    if expected is not None and found.fingerprint != expected.fingerprint:
+        names = [name for name in found.__struct_fields__ if getattr(found, name) != getattr(expected, name)]
+        raise OtherDeviceError(
+            f"{session.target.id} has changed while it was measured",
+            why=", ".join(f"{name}: {getattr(expected, name)} -> {getattr(found, name)}" for name in names)[:500],
+            hint="run the same command again: it says what becomes of the table",
+        )
 
 
 def _one_line(error: str, candidate: Candidate) -> str:

@@ -56,7 +56,11 @@ class WorkerLostError(DeviceError):
         self.restarted = restarted
 
 
-class ModelRefusedError(DeviceError):
+class RefusedError(DeviceError):
+    """The device cannot do what a request asks for."""
+
+
+class ModelRefusedError(RefusedError):
     """The one model of a request cannot be loaded or run."""
 
 
@@ -155,7 +159,7 @@ def _outputs(session: Session, count: int) -> list[list[np.ndarray[Any, Any]]]:
 
 
 class Session:
-    """A worker from its hello to its end. One that was started before and found again is not `fresh`."""
+    """A worker from its hello to its end."""
 
     def __init__(self, target: Target, connection: Connection) -> None:
         self.target = target
@@ -230,23 +234,23 @@ def _garbage(target: Target, why: str) -> DeviceError:
     return DeviceError(f"the worker on {target.id} sent garbage", why=why)
 
 
-def _refusal(target: Target, refused: messages.Refused) -> DeviceError:
+def _refusal(target: Target, refused: messages.Refused) -> RefusedError:
     why = " ".join(refused.message.split())
     match refused.kind:
         case "engine":
             hint = setup_hint(target)
-            return DeviceError(f"{target.id} lacks {target.runtime.engine}", why=why, hint=hint)
+            return RefusedError(f"{target.id} lacks {target.runtime.engine}", why=why, hint=hint)
         case "provider":
             hint = "change the runtime in the target's file, or install what is missing"
             name = target.runtime.provider or target.runtime.engine
-            return DeviceError(f"{target.id} cannot use {name}", why=why, hint=hint)
+            return RefusedError(f"{target.id} cannot use {name}", why=why, hint=hint)
         case "reference":
-            return DeviceError(f"the reference model fails on {target.id}", why=why)
+            return RefusedError(f"the reference model fails on {target.id}", why=why)
         case "load" | "run" | "memory":
             return ModelRefusedError(f"{target.id} cannot {refused.kind} the model", why=why)
         case "throttled":
             because, cure = cause(why)
             hint = f"{cure}; or --thermal sustained, which measures it as it is"
-            return DeviceError(f"{target.id} does not run at full speed", why=f"{why} ({because})", hint=hint)
+            return RefusedError(f"{target.id} does not run at full speed", why=f"{why} ({because})", hint=hint)
         case "request":
-            return DeviceError(f"the worker on {target.id} did not understand", why=why)
+            return RefusedError(f"the worker on {target.id} did not understand", why=why)
