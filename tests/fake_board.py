@@ -20,9 +20,11 @@ from typing import Any
 import pytest
 
 _SSH = """#!{python}
-import json, os, subprocess, sys
+import json, os, re, sys
 arguments = sys.argv[1:]
 state = json.load(open({state!r}))
+if arguments == ["-V"]:
+    sys.exit("OpenSSH_9.2p1 Debian-2+deb12u10, OpenSSL 3.0.19 27 Jan 2026")
 options, position = {{}}, 0
 while position < len(arguments) and arguments[position].startswith("-") and arguments[position] != "--":
     flag = arguments[position]
@@ -41,14 +43,18 @@ assert arguments[position] == "--", arguments
 host, remote = arguments[position + 1], arguments[position + 2 :]
 if "-G" in options:
     print("hostname", host)
+    print(state["config"])
     print("userknownhostsfile", state["home"] + "/known_hosts_of_the_user")
     sys.exit(0)
 assert options["BatchMode"] == "yes", options
+assert os.getsid(0) == os.getpid(), "it could ask on the terminal"
+assert os.environ["SSH_ASKPASS_REQUIRE"] == "never"
 if state["refuses"]:
     sys.stderr.write(f"ssh: connect to host {{host}} port 22: Connection refused\\n")
     sys.exit(255)
 key = f"{{host}} ssh-ed25519 {{state['key']}}"
-known = options["UserKnownHostsFile"].replace('"', "").split(" ")
+quoted = re.findall(r'"((?:[^"\\\\]|\\\\.)*)"', options["UserKnownHostsFile"])
+known = [re.sub(r"\\\\(.)", r"\\1", path).replace("%%", "%") for path in quoted]
 lines = [line for path in known if os.path.exists(path) for line in open(path).read().splitlines()]
 if options["StrictHostKeyChecking"] == "accept-new":
     open(known[0], "a").write(key + "\\n")
@@ -69,7 +75,7 @@ if state["status"]:
     sys.stderr.write(state["says"])
     sys.exit(state["status"])
 os.chdir(state["home"])
-os.execve("/bin/sh", ["sh", "-c", "exec " + " ".join(remote)], environment)
+os.execve(state["shell"], ["sh", "-c", "exec " + " ".join(remote)], environment)
 """
 # Two real ed25519 public keys, made for this file; nobody has the private ones any more.
 KEYS = (
@@ -92,6 +98,8 @@ class FakeBoard:
             "banner": "",
             "status": 0,
             "says": "",
+            "config": "",
+            "shell": "/bin/sh",
             "variables": {},
         }
         self.folder.mkdir(parents=True)
@@ -102,7 +110,8 @@ class FakeBoard:
         self.set()
 
     def set(self, **state: Any) -> None:
-        """Change how it behaves: key, refuses, banner, status and says (it ends so instead), variables."""
+        """Change how it behaves: key, refuses, banner, status and says (it ends so instead), config (lines that -G
+        prints), shell, variables."""
         self.state |= state
         part = self._state.with_suffix(".part")
         part.write_text(json.dumps(self.state))

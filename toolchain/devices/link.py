@@ -328,7 +328,7 @@ class Link:
                 why=last[:200],
                 hint="install python3 there, or name it in connection.python of the target's file",
             )
-        if status == 255 or not said.strip():
+        if status is None or status == 255 or status < 0:
             return system_ssh.complaint(self.target, self.ssh, self.project, said)
         return DeviceError(
             f"the agent does not start on {self.target.id}",

@@ -7,9 +7,14 @@ What is not theirs to decide: no password is asked for, no unknown host is trust
 from __future__ import annotations
 
 import base64
+import contextlib
+import functools
 import hashlib
+import os
 import re
 import shlex
+import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -29,36 +34,56 @@ _SETTINGS = (
     "ServerAliveCountMax=3",
     "ClearAllForwardings=yes",
     "PermitLocalCommand=no",
+    # A connection that is shared with the user's own checks no key and keeps no time limit of ours.
+    "ControlMaster=no",
+    "ControlPath=none",
+    "RemoteCommand=none",
     "LogLevel=ERROR",
 )
+_NEWER_SETTINGS = ("StdinNull=no", "ForkAfterAuthentication=no", "SessionType=default")
+_NEWER = (8, 7)
+"""The first OpenSSH that knows those."""
 _ASKED_S = 30
 _OF_SSH_ITSELF = 255
 """The status of an ssh that did not get as far as the remote command."""
 _UNKNOWN_KEY = ("Host key verification failed", "host key is known for")
+_CHANGED = "IDENTIFICATION HAS CHANGED"
+_BEHIND_A_JUMP = "UNKNOWN port"
+"""What an ssh calls its other end where that is another ssh."""
+_WHOSE = re.compile(r"host key is known for (\S+) and|Host key for (\S+) has changed")
 _NO_ENTRY = ("Permission denied", "Too many authentication failures")
 
 
 def command(target: Target, ssh: Ssh, project: Path, remote: list[str]) -> list[str]:
     """The arguments of an ssh that runs `remote` on the device."""
-    known = trusted_files(target, ssh, project)
-    return [
-        *_base(target, ssh, project),
-        *("-o", f"UserKnownHostsFile={' '.join(_quoted(path) for path in known)}"),
-        "--",
-        ssh.host,
-        shlex.join(remote),
-    ]
+    known = " ".join(_quoted(path) for path in trusted_files(target, ssh, project))
+    there = " ".join([_program(remote[0]), *map(shlex.quote, remote[1:])])
+    return [*_base(target, ssh, project), "-o", f"UserKnownHostsFile={known}", "--", ssh.host, there]
+
+
+def environment() -> dict[str, str]:
+    """The variables of an ssh that must not ask. With a session of its own, which has no terminal, this holds for the
+    ssh to a jump host too, which is not told of BatchMode."""
+    return {**os.environ, "SSH_ASKPASS_REQUIRE": "never"}
+
+
+def _program(path: str) -> str:
+    """A program as a word of the device's shell, which alone knows where ~ is."""
+    home = re.match(r"~[\w.-]*/", path)
+    return home[0] + shlex.quote(path[home.end() :]) if home else shlex.quote(path)
 
 
 def _base(target: Target, ssh: Ssh, project: Path) -> list[str]:
     check(target, ssh)
     arguments = ["ssh", "-T", "-a", "-x"]
-    for setting in (*_SETTINGS, f"ConnectTimeout={max(1, round(ssh.connect_timeout_s))}"):
+    newer = _NEWER_SETTINGS if _version(shutil.which("ssh") or "") >= _NEWER else ()
+    for setting in (*_SETTINGS, *newer, f"ConnectTimeout={max(1, round(ssh.connect_timeout_s))}"):
         arguments += ["-o", setting]
     if ssh.config:
         arguments += ["-F", str(_own_path(project, ssh.config))]
     if ssh.identity:
-        arguments += ["-i", str(_own_path(project, ssh.identity)), "-o", "IdentitiesOnly=yes"]
+        identity = _quoted(str(_own_path(project, ssh.identity)))
+        arguments += ["-o", f"IdentityFile={identity}", "-o", "IdentitiesOnly=yes"]
     if ssh.user:
         arguments += ["-l", ssh.user]
     if ssh.port:
@@ -83,8 +108,30 @@ def _own_path(project: Path, given: str) -> Path:
     return project / Path(given).expanduser()
 
 
+@functools.cache
+def _version(program: str) -> tuple[int, int]:
+    """That of OpenSSH; (0, 0) where the program does not tell, or there is none."""
+    found = re.search(r"OpenSSH\w*?_(\d+)\.(\d+)", _run([program, "-V"]).stderr) if program else None
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
 def _quoted(path: str) -> str:
-    return f'"{path}"' if " " in path else path
+    """A path as the value of an option that holds paths: ssh undoes quotes, then % and ${}.
+
+    Raises:
+        UsageError: it has what cannot be written so that ssh takes it as it is.
+    """
+    if not _can_be_told(path):
+        raise UsageError(
+            f"ssh cannot be told of {path!r}",
+            why="it takes ${ for the name of a variable, and a path for one line",
+            hint="move or rename the folder so that its path has neither ${ nor a line's end",
+        )
+    return '"' + path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") + '"'
+
+
+def _can_be_told(path: str) -> bool:
+    return "${" not in path and not re.search(r"[\0\r\n]", path)
 
 
 def trusted_files(target: Target, ssh: Ssh, project: Path) -> list[str]:
@@ -93,12 +140,21 @@ def trusted_files(target: Target, ssh: Ssh, project: Path) -> list[str]:
 
 
 def _users_files(target: Target, ssh: Ssh, project: Path) -> list[str]:
+    """ssh prints them without quotes, so that a space may be a path's own: the next path begins at the root or ~."""
+    value = _settings(target, ssh, project).get("userknownhostsfile", "")
+    parts = [[part] if part[:1] in "/~" else part.split() for part in re.split(r" (?=[/~])", value) if part]
+    paths = [str(Path(path).expanduser()) for found in parts for path in found if path != "none"]
+    return [path for path in paths if _can_be_told(path)]
+
+
+def _settings(target: Target, ssh: Ssh, project: Path) -> dict[str, str]:
+    """What ssh would do, by the names of its options in small letters; of several values the first."""
     asked = _run([*_base(target, ssh, project), "-G", "--", ssh.host])
+    found: dict[str, str] = {}
     for line in asked.stdout.splitlines():
         name, _, value = line.partition(" ")
-        if name == "userknownhostsfile" and value:
-            return [str(Path(one).expanduser()) for one in shlex.split(value)]
-    return []
+        found.setdefault(name, value)
+    return found
 
 
 def complaint(target: Target, ssh: Ssh, project: Path, said: str) -> DeviceError:
@@ -106,7 +162,14 @@ def complaint(target: Target, ssh: Ssh, project: Path, said: str) -> DeviceError
     lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith("@")]
     why = lines[-1][:300] if lines else "ssh ended without a word"
     where = f"{target.id} ({ssh.host})"
-    if "IDENTIFICATION HAS CHANGED" in said:
+    if jump := _jump_host_at_fault(target, ssh, project, said):
+        state = "has changed" if _CHANGED in said else "is not known"
+        return DeviceError(
+            f"the host key of {jump} {state}, and {where} is behind it",
+            why=why if jump in why else "nobody has said yet that it is the machine it claims to be",
+            hint=f"settle it by hand: ssh {jump}",
+        )
+    if _CHANGED in said:
         return _changed_key(target, ssh, project)
     if any(words in said for words in _UNKNOWN_KEY):
         return DeviceError(
@@ -115,7 +178,8 @@ def complaint(target: Target, ssh: Ssh, project: Path, said: str) -> DeviceError
             hint=f"mostool devices add {target.id} --host {ssh.host} shows its fingerprint and stores it",
         )
     hints = {
-        "Permission denied": f"ssh {ssh.host} must work without a password: put your public key there (ssh-copy-id)",
+        "Permission denied": f"ssh {ssh.host} must work without a password: put your public key there "
+        "(ssh-copy-id); a key with a passphrase has to be in your agent (ssh-add)",
         "Could not resolve": "check connection.host in the target's file; try the device's address",
         "Connection refused": "is its ssh server on? on a Raspberry Pi: sudo raspi-config, Interface Options, SSH",
         "timed out": "is the device on, and in this network? try: ping",
@@ -124,6 +188,25 @@ def complaint(target: Target, ssh: Ssh, project: Path, said: str) -> DeviceError
     }
     hint = next((text for words, text in hints.items() if words in said), f"try by hand: ssh {ssh.host} true")
     return DeviceError(f"{where} cannot be reached", why=why, hint=hint)
+
+
+def _jump_host_at_fault(target: Target, ssh: Ssh, project: Path, said: str) -> str:
+    """The host on the way to the device whose key ssh does not trust; empty where it is not that."""
+    if _CHANGED not in said and not any(words in said for words in _UNKNOWN_KEY):
+        return ""
+    settings = _settings(target, ssh, project)
+    name, port = settings.get("hostname", ssh.host), settings.get("port", "22")
+    own = {settings.get("hostkeyalias", ""), name if port == "22" else f"[{name}]:{port}"}
+    whose = next((first or second for first, second in _WHOSE.findall(said)), "")
+    if not whose and _BEHIND_A_JUMP in said:  # it was about to ask whether to trust the key, and said no name
+        return settings.get("proxyjump", "").split(",")[0] or "the jump host"
+    return "" if whose.lower() in {"", *(one.lower() for one in own)} else _to_type(whose)
+
+
+def _to_type(name: str) -> str:
+    """[host]:port as one types it after ssh."""
+    found = re.fullmatch(r"\[(.+)\]:(\d+)", name)
+    return f"-p {found[2]} {found[1]}" if found else name
 
 
 # -- host keys ---------------------------------------------------------------------------------------------------------
@@ -183,7 +266,9 @@ def try_login(target: Target, ssh: Ssh, project: Path) -> Login:
     if asked.returncode != _OF_SSH_ITSELF:
         return Login("known")
     error = complaint(target, ssh, project, asked.stderr)
-    if "IDENTIFICATION HAS CHANGED" in asked.stderr:
+    if _jump_host_at_fault(target, ssh, project, asked.stderr):
+        raise error
+    if _CHANGED in asked.stderr:
         return Login("changed", error)
     if any(words in asked.stderr for words in _UNKNOWN_KEY):
         return Login("unknown", error)
@@ -243,17 +328,28 @@ def _fingerprint(line: str) -> str:
 
 
 def _run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """What a program says that must not ask. Where its time is up, what it started (an ssh to a jump host) ends too."""
     try:
-        return subprocess.run(
+        process = subprocess.Popen(
             arguments,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            check=False,
-            timeout=_ASKED_S,
+            env=environment(),
+            start_new_session=True,
         )
     except FileNotFoundError:
         raise DeviceError(f"there is no {arguments[0]} here", hint="install the OpenSSH client") from None
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(arguments, 255, "", f"{arguments[0]}: timed out after {_ASKED_S} s")
+    with process:
+        try:
+            said, complained = process.communicate(timeout=_ASKED_S)
+        except BaseException as fault:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if not isinstance(fault, subprocess.TimeoutExpired):
+                raise
+            complained = f"{arguments[0]}: timed out after {_ASKED_S} s"
+            return subprocess.CompletedProcess(arguments, _OF_SSH_ITSELF, "", complained)
+    return subprocess.CompletedProcess(arguments, process.returncode, said, complained)
