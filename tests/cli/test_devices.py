@@ -154,6 +154,17 @@ def test_a_host_that_the_users_ssh_knows_needs_no_word(board: FakeBoard, tmp_pat
     assert not (tmp_path / "targets" / "known_hosts").exists()
 
 
+def test_a_fingerprint_is_compared_whoever_knows_the_key(added: Path, board: FakeBoard) -> None:
+    own, other = map(fingerprint, KEYS)
+    before = (added / "targets" / "rpi.toml").read_text()
+    told = refused(call(added, *ADD, "--user", "pi", "--force", "--fingerprint", other), 4, own, other)
+    assert "is not the device that was meant" in told.err
+    assert (added / "targets" / "rpi.toml").read_text() == before
+    data = call(added, *ADD, "--user", "pi", "--force", "--fingerprint", own, "--json").data
+    assert (data["fingerprint"], data["host_key"]) == (None, "known")
+    assert (added / "targets" / "known_hosts").read_text() == f"board ssh-ed25519 {KEYS[0]}\n"
+
+
 def test_a_host_key_that_changed_is_trusted_by_its_fingerprint_alone(added: Path, board: FakeBoard) -> None:
     board.set(key=KEYS[1])
     old, new = map(fingerprint, KEYS)
@@ -392,6 +403,12 @@ def test_a_boards_own_words_do_nothing_to_a_terminal(added: Path, board: FakeBoa
     sysroot(added / "root", board, model="Raspberry\x1b[2J\x07 Pi\x9b")
     told = require(call(added, "doctor", "--device", "rpi"))
     assert "Raspberry?[2J? Pi?" in told.out
+
+
+def test_nor_do_they_where_they_are_the_reason_of_a_failure(added: Path, board: FakeBoard) -> None:
+    board.set(status=1, says="\x1b]0;owned\x07\x1b[2J\n")
+    told = refused(call(added, "devices", "test", "rpi"), 4, "why: status 1: ?]0;owned??[2J")
+    assert "\x1b" not in told.err
 
 
 def test_a_doctor_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,3 +32,16 @@ def test_a_spread_is_a_share_of_its_latency() -> None:
     assert output.spread(1.36e-7, 1.36e-4) == "± 0.10 %"
     assert output.spread(1e-3, 8e-3) == "± 12.50 %"
     assert output.spread(0.0, 0.0) == ""
+
+
+def test_words_from_elsewhere_do_nothing_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    wild = "\x1b[2J\x07one\ntwo\x9b \udcff"
+    output.print_failure(MostoolError(wild, why=wild, hint=wild), as_json=False)
+    output.print_result(None, [wild], [], as_json=False, quiet=False)
+    with output.ProgressPrinter(quiet=False) as listener:
+        listener(Progress("profile", 1, 2, wild))
+    told = "?[2J?one two? ?"
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:4] == [f"error: {told}", f"why: {told}", f"hint: {told}", f"warning: {told}"]
+    assert lines[4].endswith(f" {told}")
+    assert len(lines) == 5

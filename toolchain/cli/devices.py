@@ -10,7 +10,7 @@ import click
 
 from toolchain.cli.app import Group, app, common
 from toolchain.cli.options import FOLDER
-from toolchain.cli.output import ProgressPrinter, plain, print_result, table
+from toolchain.cli.output import ProgressPrinter, plain, print_result, printable, table
 
 if TYPE_CHECKING:
     from toolchain.devices.checks import Check
@@ -154,7 +154,7 @@ def devices_setup(name: str, json: bool, quiet: bool, **options: Any) -> None:
     warnings = [f"{one} dies of an instruction this processor lacks (SIGILL); an older one works" for one in done.died]
     warnings += [f"{name}'s own pip could not: {done.pip_failed}"] if done.pip_failed else []
     data = {"device": name, "changed": done.origin != "there", "origin": done.origin, "versions": done.versions}
-    lines = [told, f"next: mostool doctor --device {name}"]
+    lines = [printable(told), f"next: mostool doctor --device {name}"]
     print_result(plain({**data, "died": done.died}), warnings, lines, as_json=json, quiet=quiet)
 
 
@@ -178,9 +178,9 @@ def devices_test(name: str, json: bool, quiet: bool, debug: bool) -> None:  # no
             steps = try_device(target, project, listener)
     except MostoolError as error:
         done = error.data if isinstance(error.data, list) else []
-        _print_before_failure([f"ok  {step['name']}: {step['found']}" for step in done], quiet=quiet or json)
+        _print_before_failure([f"ok  {step['name']}: {printable(step['found'])}" for step in done], quiet=quiet or json)
         raise
-    lines = [*(f"ok  {step.name}: {step.found}, {step.seconds:.1f} s" for step in steps), f"{name}: works"]
+    lines = [*(f"ok  {step.name}: {printable(step.found)}, {step.seconds:.1f} s" for step in steps), f"{name}: works"]
     print_result(plain([step._asdict() for step in steps]), [], lines, as_json=json, quiet=quiet)
 
 
@@ -220,12 +220,7 @@ def _checks_in_words(checks: Sequence[Check]) -> list[str]:
     names = max(len(check.name) for check in checks)
     lines = []
     for check in checks:
-        lines.append(f"{check.state:<{states}}  {check.name:<{names}}  {_printable(check.found)}".rstrip())
+        lines.append(f"{check.state:<{states}}  {check.name:<{names}}  {printable(check.found)}".rstrip())
         if check.mend and check.state != "ok":
-            lines.append(f"{'':<{states}}  {'':<{names}}  -> {_printable(check.mend)}")
+            lines.append(f"{'':<{states}}  {'':<{names}}  -> {printable(check.mend)}")
     return lines
-
-
-def _printable(text: str) -> str:
-    """A device's own words, which may be anything, as one line that does nothing to a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))

@@ -36,7 +36,7 @@ def print_result(data: object, warnings: Sequence[str], lines: Sequence[str], *,
         sys.stdout.write(json.dumps(envelope, allow_nan=False) + "\n")
         return
     for warning in warnings:
-        sys.stderr.write(f"warning: {warning}\n")
+        sys.stderr.write(f"warning: {printable(warning)}\n")
     if not quiet:
         sys.stdout.write("".join(f"{line}\n" for line in lines))
 
@@ -51,13 +51,14 @@ def print_failure(error: MostoolError, *, as_json: bool) -> None:
         sys.stdout.write(json.dumps(envelope) + "\n")
         return
     prefix = "no answer" if isinstance(error, InfeasibleError) else "error"
-    why = [f"why: {_one_line(error.why)}"] if error.why else []
-    for line in (f"{prefix}: {_one_line(error.what)}", *why, f"hint: {_one_line(hint)}"):
+    why = [f"why: {printable(error.why)}"] if error.why else []
+    for line in (f"{prefix}: {printable(error.what)}", *why, f"hint: {printable(hint)}"):
         sys.stderr.write(f"{line}\n")
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def printable(text: str) -> str:
+    """Words that a device or a file may have chosen, as one line that does nothing to a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -111,12 +112,11 @@ class ProgressPrinter:
     def __call__(self, progress: Progress) -> None:
         if self._quiet:
             return
+        note = printable(progress.note)
         if self._bar is not None:
             if progress.stage not in self._tasks:
                 self._tasks[progress.stage] = self._bar.add_task(progress.stage, total=progress.total, note="")
-            self._bar.update(
-                self._tasks[progress.stage], completed=progress.done, total=progress.total, note=progress.note
-            )
+            self._bar.update(self._tasks[progress.stage], completed=progress.done, total=progress.total, note=note)
             return
         now = time.monotonic()
         started, resumed_at = self._started.setdefault(progress.stage, (now, progress.done))
@@ -127,8 +127,7 @@ class ProgressPrinter:
             left = elapsed / done_here * (progress.total - progress.done) if done_here > 0 else None
             eta = "" if finished or left is None else f", {left:.0f} s left"
             sys.stderr.write(
-                f"{progress.stage}: {progress.done}/{progress.total}, {elapsed:.0f} s{eta} {progress.note}".rstrip()
-                + "\n"
+                f"{progress.stage}: {progress.done}/{progress.total}, {elapsed:.0f} s{eta} {note}".rstrip() + "\n"
             )
 
 

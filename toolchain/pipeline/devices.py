@@ -114,12 +114,14 @@ def _shipped(name: str) -> Target:
 
 
 def _settle_host_key(target: Target, ssh: Ssh, project: Path, trust: Trust) -> HostKey | None:
-    """The key that was stored now; None where ssh knows the host already."""
+    """The key that was stored now; None where ssh knows the host already. A fingerprint that was given holds against
+    the key the device shows, whoever trusts that one already."""
     login = system_ssh.try_login(target, ssh, project)
     if login.key == "known":
         if login.error and "Permission denied" not in login.error.why:
             raise login.error
-        return None
+        if not trust.fingerprint:
+            return None
     if login.key == "changed" and not trust.fingerprint:
         assert login.error is not None  # noqa: S101 - it says what has changed
         raise login.error
@@ -135,6 +137,8 @@ def _settle_host_key(target: Target, ssh: Ssh, project: Path, trust: Trust) -> H
                 hint="on the device itself: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
                 data=data,
             )
+        if login.key == "known":
+            return None
         offered = matching
     elif not trust.anything:
         raise DeviceError(
