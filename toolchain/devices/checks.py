@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 from toolchain.devices.facts import Facts, Module
 from toolchain.errors import MostoolError
+from toolchain.onboard.sensors import Reading, cause, trouble
 from toolchain.targets import Runtime, Target
 
 State = Literal["ok", "warning", "failure", "not known"]
@@ -29,13 +30,6 @@ _SLOWED = 0.97
 _CLOCKS_APART_S = 60.0
 _64_BIT = "install the 64-bit Raspberry Pi OS (or another 64-bit Linux): a 64-bit kernel alone is not enough"
 _GOVERNOR = "there: echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
-_THROTTLED = {
-    0: ("under-voltage", "a stronger power supply (Pi 5: 5 V 5 A, Pi 4: 5 V 3 A) and a short cable"),
-    1: ("clock capped", "a stronger power supply, and no arm_freq below the usual in config.txt"),
-    2: ("throttled", "a fan or a heat sink"),
-    3: ("soft temperature limit", "a fan or a heat sink"),
-}
-"""The firmware's bits, of now; the same 16 higher: since it was started."""
 
 
 class Check(NamedTuple):
@@ -338,11 +332,13 @@ def _mib(size: int) -> str:
 
 
 def _names(bits: int) -> str:
-    return ", ".join(name for bit, (name, _) in _THROTTLED.items() if bits >> bit & 1)
+    """The firmware's bits of now, as a measurement that is stopped by them is told of them."""
+    reading = Reading(throttled=bits)
+    return trouble(reading, reading, math.inf)
 
 
 def _mends(bits: int) -> str:
-    return "; ".join(dict.fromkeys(mend for bit, (_, mend) in _THROTTLED.items() if bits >> bit & 1))
+    return "; ".join(dict.fromkeys(cause(_names(bits & 1 << bit))[1] for bit in range(4) if bits >> bit & 1))
 
 
 def _signal(number: int) -> str:
