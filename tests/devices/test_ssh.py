@@ -21,7 +21,8 @@ from toolchain.targets import Ssh, Target
 __all__ = ["board"]
 
 TARGET = Target(id="rpi", title="a board", connection=Ssh(host="board"))
-BEHIND = "Connection closed by UNKNOWN port 65535\n"
+BEHIND = "kex_exchange_identification: Connection closed by remote host\n"
+FAILED = "Host key verification failed.\n"
 UNKNOWN = "No ED25519 host key is known for {} and you have requested strict checking.\nHost key verification failed.\n"
 
 
@@ -126,21 +127,23 @@ def test_a_program_below_the_home_folder_is_found_there(tmp_path: Path, shell: s
 
 
 @pytest.mark.parametrize(
-    ("said", "config", "jump"),
+    ("said", "config", "jump", "typed"),
     [
-        (UNKNOWN.format("gate") + BEHIND, "proxyjump gate", "gate"),
-        (UNKNOWN.format("[gate]:2222") + BEHIND, "proxyjump gate:2222", "-p 2222 gate"),
-        ("Host key verification failed.\n" + BEHIND, "proxyjump pi@gate,inner", "pi@gate"),
-        (UNKNOWN.format("[board]:22022"), "port 2022", "-p 22022 board"),
-        (UNKNOWN.format("board"), "proxyjump gate", ""),
-        (UNKNOWN.format("BOARD"), "", ""),
-        (UNKNOWN.format("[board]:2022"), "port 2022", ""),
-        (UNKNOWN.format("kitchen"), "hostkeyalias kitchen", ""),
-        ("Host key verification failed.\n", "proxyjump gate", ""),
+        (FAILED + BEHIND, "proxyjump gate", "gate", "gate"),
+        (UNKNOWN.format("10.0.0.1") + BEHIND, "proxyjump gate", "gate", "gate"),
+        (UNKNOWN.format("[gate]:2222") + BEHIND, "proxyjump pi@gate:2222", "pi@gate:2222", "-p 2222 pi@gate"),
+        (UNKNOWN.format("inner") + BEHIND, "proxyjump gate,inner", "inner", "inner"),
+        (FAILED + BEHIND, "proxyjump pi@gate,inner", "pi@gate,inner", "board"),
+        (UNKNOWN.format("[board]:22022") + BEHIND, "port 2022", "[board]:22022", "-p 22022 board"),
+        (UNKNOWN.format("board"), "proxyjump gate", "", ""),
+        (UNKNOWN.format("BOARD"), "", "", ""),
+        (UNKNOWN.format("[board]:2022"), "port 2022", "", ""),
+        (UNKNOWN.format("kitchen"), "hostkeyalias kitchen\nproxyjump gate", "", ""),
+        (FAILED, "", "", ""),
     ],
 )
 def test_an_unknown_key_on_the_way_is_not_taken_for_the_devices(
-    board: FakeBoard, tmp_path: Path, said: str, config: str, jump: str
+    board: FakeBoard, tmp_path: Path, said: str, config: str, jump: str, typed: str
 ) -> None:
     board.know(tmp_path)
     board.set(config=config, status=255, says=said)
@@ -149,7 +152,7 @@ def test_an_unknown_key_on_the_way_is_not_taken_for_the_devices(
     assert "host key" in error.what
     if jump:
         assert f"the host key of {jump} is not known" in error.what
-        assert error.hint == f"settle it by hand: ssh {jump}"
+        assert error.hint == f"settle it by hand: ssh {typed}"
         with pytest.raises(DeviceError, match="is not known, and rpi"):
             system_ssh.try_login(TARGET, reach, tmp_path)
     else:
@@ -182,9 +185,9 @@ def test_a_key_that_is_stored_under_a_name_with_quotes_is_known(board: FakeBoard
     assert system_ssh.try_login(TARGET, Ssh(host="board"), project).key == "known"
 
 
-def reach_of(board: FakeBoard, project: Path, **fields: str) -> Link:
+def reach_of(board: FakeBoard, project: Path, python: str = sys.executable, folder: str = "~/.cache/mostool") -> Link:
     board.know(project)
-    reach = Ssh(host="board", reconnect_s=0.1, **{"python": sys.executable, **fields})
+    reach = Ssh(host="board", python=python, folder=folder)
     return Link(msgspec.structs.replace(TARGET, connection=reach), reach, project, silent_tell)
 
 

@@ -48,9 +48,7 @@ _OF_SSH_ITSELF = 255
 """The status of an ssh that did not get as far as the remote command."""
 _UNKNOWN_KEY = ("Host key verification failed", "host key is known for")
 _CHANGED = "IDENTIFICATION HAS CHANGED"
-_BEHIND_A_JUMP = "UNKNOWN port"
-"""What an ssh calls its other end where that is another ssh."""
-_WHOSE = re.compile(r"host key is known for (\S+) and|Host key for (\S+) has changed")
+_WHOSE = re.compile(r"host key is known for (\S+) and|Host key for (\S+) (?:has changed|was revoked)")
 _NO_ENTRY = ("Permission denied", "Too many authentication failures")
 
 
@@ -164,10 +162,11 @@ def complaint(target: Target, ssh: Ssh, project: Path, said: str) -> DeviceError
     where = f"{target.id} ({ssh.host})"
     if jump := _jump_host_at_fault(target, ssh, project, said):
         state = "has changed" if _CHANGED in said else "is not known"
+        config = f"-F {shlex.quote(str(_own_path(project, ssh.config)))} " if ssh.config else ""
         return DeviceError(
             f"the host key of {jump} {state}, and {where} is behind it",
-            why=why if jump in why else "nobody has said yet that it is the machine it claims to be",
-            hint=f"settle it by hand: ssh {jump}",
+            why="a jump host has to be trusted before anything behind it can be reached",
+            hint=f"settle it by hand: ssh {config}{_to_type(ssh.host if ',' in jump else jump)}",
         )
     if _CHANGED in said:
         return _changed_key(target, ssh, project)
@@ -191,21 +190,25 @@ def complaint(target: Target, ssh: Ssh, project: Path, said: str) -> DeviceError
 
 
 def _jump_host_at_fault(target: Target, ssh: Ssh, project: Path, said: str) -> str:
-    """The host on the way to the device whose key ssh does not trust; empty where it is not that."""
+    """The host on the way to the device whose key ssh does not trust; empty where it is not that.
+
+    Our own ssh names the host whose key it refuses. One that was about to ask, as that to a jump host is, does not.
+    """
     if _CHANGED not in said and not any(words in said for words in _UNKNOWN_KEY):
         return ""
     settings = _settings(target, ssh, project)
     name, port = settings.get("hostname", ssh.host), settings.get("port", "22")
     own = {settings.get("hostkeyalias", ""), name if port == "22" else f"[{name}]:{port}"}
     whose = next((first or second for first, second in _WHOSE.findall(said)), "")
-    if not whose and _BEHIND_A_JUMP in said:  # it was about to ask whether to trust the key, and said no name
-        return settings.get("proxyjump", "").split(",")[0] or "the jump host"
-    return "" if whose.lower() in {"", *(one.lower() for one in own)} else _to_type(whose)
+    if whose.lower() in {one.lower() for one in own if one}:
+        return ""
+    jumps = settings.get("proxyjump", "")
+    return jumps if jumps and ("," not in jumps or not whose) else whose
 
 
 def _to_type(name: str) -> str:
-    """[host]:port as one types it after ssh."""
-    found = re.fullmatch(r"\[(.+)\]:(\d+)", name)
+    """host:port or [host]:port as one types it after ssh."""
+    found = re.fullmatch(r"\[?([^][]+)\]?:(\d+)", name)
     return f"-p {found[2]} {found[1]}" if found else name
 
 
