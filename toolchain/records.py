@@ -276,9 +276,9 @@ class Environment(Record, frozen=True):
     def fingerprint(self) -> str:
         """What may not change within one latency table: all of it but the boot and the governor.
 
-        Memory counts by the quarter GiB: the kernel's own share of it differs from boot to boot.
+        Memory counts by whole GiB, rounded up: the kernel's own share of it differs from boot to boot.
         """
-        memory = round(self.memory_bytes / (1 << 28)) << 28
+        memory = math.ceil(self.memory_bytes / (1 << 30)) << 30
         stable = msgspec.structs.replace(self, boot_id="", governor="", memory_bytes=memory)
         return hashlib.sha256(msgspec.json.encode(stable, order="sorted")).hexdigest()[:12]
 
@@ -552,6 +552,7 @@ class Manifest(Stored, frozen=True):
     device_parity_max_abs_error: float | None = None
     provider_options: dict[str, str] = {}
     cores: tuple[int, ...] = ()
+    thermal: str = "guard"
     pairs: bool = False
     alone: bool = False
     origin: Origin | None = None

@@ -115,6 +115,8 @@ class Measure(Record, frozen=True):
         for name in ("warmup_s", "minimum_s", "sustained_s", "energy_s"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"measure.{name} must not be negative")
+        if self.energy_s > 60:
+            raise ValueError("measure.energy_s must be at most 60")
         if not -50 < self.cool_c <= self.hot_c < 200:
             raise ValueError("measure.cool_c must not be above measure.hot_c, both in degrees Celsius")
 

@@ -52,7 +52,8 @@ class Agent:
                 self._renew()
                 continue
             self.followed = None
-            self.frames.send({**self._answered(request), "id": request.get("id")})
+            answer = self._answered(request)
+            self.frames.send({**answer, "id": request["id"]} if "id" in request else answer)
 
     def _answered(self, request: Message) -> Message:
         """The answer, whatever happens: a host whose question ends the agent would ask it again, and again."""
@@ -89,7 +90,10 @@ class Agent:
         if operation == "jobs":
             with starting(self.root):
                 found = jobs(self.root)
-            listed = [{"job": job.name, "label": label, "attended": job.attended()} for job, label in found]
+            listed = [
+                {"job": job.name, "label": label, "ended": job.ended() is not None, "attended": job.attended()}
+                for job, label in found
+            ]
             return {"type": "jobs", "jobs": listed}
         if operation == "start":
             with starting(self.root):

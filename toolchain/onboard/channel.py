@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 import time
+from collections.abc import Iterator
 from typing import IO, Any
 
 PROTOCOL = 2
@@ -33,11 +36,33 @@ class Channel:
     def __init__(self, stream: IO[str]) -> None:
         self.stream = stream
         self.spoke_at = 0.0
+        self.speaking = threading.Lock()
 
     def send(self, kind: str, /, **fields: Any) -> None:
-        self.stream.write(json.dumps({"type": kind, **fields}, allow_nan=False, separators=(",", ":")) + "\n")
-        self.stream.flush()
-        self.spoke_at = time.monotonic()
+        line = json.dumps({"type": kind, **fields}, allow_nan=False, separators=(",", ":")) + "\n"
+        with self.speaking:
+            self.stream.write(line)
+            self.stream.flush()
+            self.spoke_at = time.monotonic()
+
+    @contextlib.contextmanager
+    def busy(self, most_s: float) -> Iterator[None]:
+        """Beat from another thread during work that is long and silent by its nature, for `most_s` at most."""
+        over = threading.Event()
+
+        def beat() -> None:
+            end = time.monotonic() + most_s
+            while not over.wait(_HEARTBEAT_S) and time.monotonic() < end:
+                with contextlib.suppress(OSError, ValueError):  # nobody listens: the work itself will find out
+                    self.beat()
+
+        beating = threading.Thread(target=beat, daemon=True)
+        beating.start()
+        try:
+            yield
+        finally:
+            over.set()
+            beating.join()
 
     def step(
         self, step: str, candidate: int = REFERENCE, rounds: int = 0, half_width: float = 0.0, note: str = ""

@@ -55,6 +55,9 @@ class Engine(Protocol):
     def forks(self, request: Request) -> bool:
         """Whether a model may be tried in a forked process first (not once an accelerator's driver is in use)."""
 
+    def on_nvidia(self, request: Request) -> bool:
+        """Whether it is an NVIDIA GPU that will run the model, whose sensors then count."""
+
 
 def engine_of(request: Request) -> Engine:
     """The engine a request names."""

@@ -51,6 +51,10 @@ def forks(request: Request) -> bool:
     return bool(request["provider"] == "CPUExecutionProvider")
 
 
+def on_nvidia(request: Request) -> bool:
+    return request["provider"] in _ON_GPU
+
+
 def open_model(path: str, request: Request, inputs: dict[str, Any]) -> Any:
     ort = _onnxruntime()
     provider = request["provider"]

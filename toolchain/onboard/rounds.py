@@ -71,7 +71,7 @@ class _Watch(NamedTuple):
 
     @classmethod
     def of(cls, request: Request) -> _Watch:
-        if engine_of(request).forks(request):
+        if not engine_of(request).on_nvidia(request):
             return cls(Sensors(), None)
         from . import nvidia  # looked for where an accelerator is asked for
 
@@ -111,6 +111,7 @@ class _Rounds:
             self.guard.before()
             turns, after = self._round(before)
             if not self.guard.after():
+                self.reference.warm_up(self.settings["warmup_s"])  # while it waited the clock fell
                 before = self._reference_turn()
                 continue
             for model, samples in turns:
@@ -118,9 +119,12 @@ class _Rounds:
                 model.ratios.append(min(samples["wall_s"]) / samples["reference_fastest_s"])
             before = after
             count += 1
-            for model in [model for model in self.models if self._finished(model, count)]:
+            finished = [model for model in self.models if self._finished(model, count)]
+            for model in finished:
                 self._tell(model)
                 self.models.remove(model)
+            if finished and self.settings["energy_s"]:
+                before = self._reference_turn()  # the last one was long ago
 
     def _round(self, before: dict[str, float]) -> Any:
         """A turn of every model in random order, each with the reference's time around it; and the reference's last."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import math
 import subprocess
 import time
 from typing import Any, Callable, NamedTuple
@@ -48,6 +49,8 @@ class Sensors:
         maximum_hz = _number(read_system(folder + "scaling_max_freq"), 1e3)
         self._maximum_hz = maximum_hz if steady and self._clocks else None
         self._accelerator = accelerator
+        self.heat_counts = bool(steady or self._throttled or accelerator)
+        """A laptop under load is as hot as it is meant to be: only where heat slows the clock is a limit one."""
 
     @property
     def watched(self) -> bool:
@@ -78,8 +81,7 @@ class Sensors:
         )
         if self._accelerator:
             own = self._accelerator()
-            heats = [heat for heat in (reading.temperature_c, own.temperature_c) if heat is not None]
-            reading = own._replace(throttled=reading.throttled, temperature_c=max(heats) if heats else None)
+            reading = own._replace(throttled=reading.throttled)
         return reading
 
 
@@ -114,6 +116,8 @@ class Guard:
         settings = request["measure"]
         self._settings, self._sensors, self._channel = settings, sensors, channel
         self._acts = settings["thermal"] == "guard" and sensors.watched
+        self._hot_c = settings["hot_c"] if sensors.heat_counts else math.inf
+        self._cool_c = settings["cool_c"] if sensors.heat_counts else math.inf
         self._failed_in_a_row = 0
         self.start = self.last = sensors.read()
         self.discarded = 0
@@ -132,7 +136,7 @@ class Guard:
         """
         before, self.last = self.last, self._sensors.read()
         self._note(self.last)
-        why = trouble(before, self.last, self._settings["hot_c"]) if self._acts else ""
+        why = trouble(before, self.last, self._hot_c) if self._acts else ""
         if not why:
             self._failed_in_a_row = 0
             return True
@@ -150,7 +154,7 @@ class Guard:
             self._channel.step("cool-down", note=why)
             time.sleep(self._settings["cooling_poll_s"])
             reading = self._sensors.read()
-            cool = reading.temperature_c is None or reading.temperature_c <= self._settings["cool_c"]
+            cool = reading.temperature_c is None or reading.temperature_c <= self._cool_c
             if cool and not (reading.throttled or 0) & 0xF and not reading.slowed:
                 break
             waited = time.monotonic() - began
@@ -189,11 +193,14 @@ def cause(why: str) -> tuple[str, str]:
 
 
 def _throttled_source() -> Callable[[], int | None] | None:
-    """How the firmware's word of throttle bits is read: a file where the kernel has one, else the board's vcgencmd."""
-    for path in sorted(glob.glob(system_path("/sys/devices/platform/soc*/*:firmware/get_throttled"))):
-        return lambda: _hexadecimal(_text(path))
+    """How the firmware's word of throttle bits is read: by the board's vcgencmd, else from the kernel's file.
+
+    The file comes last: the kernel keeps a word of up to two seconds ago in it, and clears its sticky bits.
+    """
     if _vcgencmd() is not None:
         return _vcgencmd
+    for path in sorted(glob.glob(system_path("/sys/devices/platform/soc*/*:firmware/get_throttled"))):
+        return lambda: _hexadecimal(_text(path))
     return None
 
 

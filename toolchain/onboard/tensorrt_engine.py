@@ -49,6 +49,10 @@ def forks(request: Request) -> bool:  # noqa: ARG001 - like every engine's
     return False
 
 
+def on_nvidia(request: Request) -> bool:  # noqa: ARG001 - every one of them
+    return True
+
+
 def open_model(path: str, request: Request, inputs: dict[str, Any]) -> Runner:
     device = Device(nvidia.device_of(request))
     try:

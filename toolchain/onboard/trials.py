@@ -68,7 +68,7 @@ def in_a_fork(path: str, request: Request, inputs: dict[str, Any]) -> int:
     if answer_text.isdigit():
         return int(answer_text)
     kind, _, message = answer_text.partition(" ")
-    if kind in ("load", "run", "provider"):
+    if kind in ("load", "run", "memory", "provider"):
         raise RefusalError(kind, message)
     raise RefusalError("load", f"its process ended with status {os.WEXITSTATUS(status)}")
 

@@ -117,6 +117,7 @@ def export(
             options=target.runtime.options,
             provider_options=target.runtime.provider_options,
             cores=target.runtime.cores,
+            thermal=target.measure.thermal,
             device_parity_max_abs_error=measured.parity_max_abs_error,
             maximum_length=run.info.space.fixed["maximum_length"],
             vocabulary_size=run.info.vocabulary_size,

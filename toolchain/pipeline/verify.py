@@ -6,6 +6,8 @@ import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from toolchain import devices, export, profiling
 from toolchain.errors import IntegrityError, MostoolError
 from toolchain.export.bundle import CHECKS_FILE
@@ -49,6 +51,8 @@ def verify(
 ) -> Verified:
     """Check a bundle on this machine, or its answers and speed on a target's device. Needs nothing but the folder.
 
+    It runs with the settings the manifest tells of, whatever the target's are.
+
     Where the device is the one the manifest was measured on, the file must be about as fast as stated, and within the
     latency budget it is said to have met; elsewhere its speed is stated and nothing is judged.
 
@@ -65,7 +69,11 @@ def verify(
     model = folder / manifest.artifact.file
     evidence = load_checks(folder / CHECKS_FILE)
     allowed = min(manifest.parity_tolerance, export.TOLERANCE)
-    with contextlib.closing(devices.open_device(target or _target(manifest), project)) as device:
+    stated = _target(manifest)
+    if target is not None:  # its device, with the settings that the manifest tells of
+        measure = msgspec.structs.replace(target.measure, thermal=stated.measure.thermal)
+        stated = msgspec.structs.replace(target, runtime=stated.runtime, measure=measure)
+    with contextlib.closing(devices.open_device(stated, project)) as device:
         if target is None:
             worst = export.check_parity(export.open_session(model, manifest.options), evidence, allowed)
         else:
@@ -117,8 +125,9 @@ def _target(manifest: Manifest) -> Target:
                 threads=manifest.threads,
                 options=manifest.options,
                 provider_options=manifest.provider_options,
+                cores=manifest.cores,
             ),
-            measure=Measure(minimum_s=0.5),
+            measure=Measure(minimum_s=0.5, thermal=manifest.thermal),  # type: ignore[arg-type]
         )
     except ValueError as error:
         raise IntegrityError(
