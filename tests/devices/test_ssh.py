@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -104,7 +105,9 @@ def test_no_ssh_may_ask_on_a_terminal() -> None:
 
 def test_what_an_ssh_started_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system_ssh, "_ASKED_S", 0.3)
+    began = time.monotonic()
     asked = system_ssh._run(["/bin/sh", "-c", "sleep 20 & sleep 20"])
+    assert time.monotonic() - began < 10
     assert (asked.returncode, asked.stderr) == (255, "/bin/sh: timed out after 0.3 s")
 
 

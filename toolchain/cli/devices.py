@@ -72,7 +72,7 @@ def devices_add(name: str, json: bool, quiet: bool, **options: Any) -> None:
     mostool devices add kitchen --like rpi5 --host pi@192.168.1.20
     """
     from toolchain.errors import UsageError
-    from toolchain.pipeline.devices import Trust, add, own_path
+    from toolchain.pipeline.adding import Trust, add, own_path
 
     project = Path()
     if options["fingerprint"] and options["accept_new_host_key"]:
