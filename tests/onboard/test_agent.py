@@ -22,7 +22,7 @@ from toolchain.onboard import agent as module
 from toolchain.onboard import install
 from toolchain.onboard.agent import AGENT_PROTOCOL, Agent
 from toolchain.onboard.frames import Frames
-from toolchain.onboard.jobs import Job
+from toolchain.onboard.jobs import ABANDONED_S, Job
 from toolchain.onboard.store import StoreError, free_bytes
 
 from .test_jobs import FOR_EVER, NAME, at_work, await_that, ending, gone, program, root, workers
@@ -187,8 +187,9 @@ def test_a_runtime_that_was_set_up_is_the_workers(host: Host, root: str) -> None
         {"op": "start", "job": NAME, "owner": "me", "alone": False, "label": [1], "request": "pass"},
         {"op": "start", "job": NAME, "owner": "me", "alone": False, "label": {}, "request": 7},
         {"op": "follow", "job": NAME},
-        {"op": "cancel", "job": "../../etc"},
-        {"op": "forget", "job": ""},
+        {"op": "forget", "job": "../../etc", "owner": "me"},
+        {"op": "forget", "job": NAME},
+        {"op": "forget", "job": "", "owner": "me"},
         {"op": "pip", "environment": "01234567", "requirements": ["--index-url=http://x"], "modules": []},
         {"op": "pip", "environment": "../../away", "requirements": ["numpy"], "modules": []},
         {"op": "unpack", "environment": "01234567"},
@@ -201,6 +202,22 @@ def test_what_is_no_request_is_told_and_the_next_is_answered(host: Host, root: s
     assert len(answer["message"]) <= 500
     assert host.ask("jobs") == {"type": "jobs", "jobs": []}
     assert not Path(root, "jobs", NAME).exists()
+
+
+def test_an_answer_has_the_number_of_its_question(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert host.ask("find", sha256=SHA256, id=7)["id"] == 7
+    assert host.ask("find", id="x")["id"] == "x"
+    assert "id" not in host.ask("find", sha256=SHA256)
+
+
+def test_a_question_that_nobody_thought_of_does_not_end_the_agent(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: object) -> None:
+        raise RecursionError("how?")
+
+    monkeypatch.setattr(install, "pip", breaks)
+    answer = host.ask("pip", environment="01234567", requirements=["x"], modules=[], id=1)
+    assert answer == {"type": "error", "kind": "bug", "message": "RecursionError('how?')", "id": 1}
+    assert host.ask("find", sha256=SHA256)["type"] == "found"
 
 
 def test_an_unknown_operation_is_named(host: Host) -> None:
@@ -276,21 +293,23 @@ def test_a_job_is_started_followed_listed_and_forgotten(host: Host, root: str) -
     assert ended.pop("free_bytes") > 0
     assert ended == {"type": "ended", "status": 1, "stderr": "bad\n"}
     (listed,) = host.ask("jobs")["jobs"]
-    assert (listed["job"], listed["ended"]) == (NAME, True)
+    assert (listed["job"], listed["ended"], listed["attended"]) == (NAME, True, False)
     assert {"key": "k", "models": ["a"], "owner": "me", "alone": True}.items() <= listed["label"].items()
-    assert host.ask("forget", job=NAME) == {"type": "done"}
-    assert host.ask("jobs")["jobs"] == []
-    assert host.ask("forget", job=NAME) == {"type": "done"}
-    assert host.ask("cancel", job=NAME) == {"type": "done"}
+    for _ in range(2):
+        assert host.ask("forget", job=NAME, owner="me") == {"type": "done"}
+        assert host.ask("jobs")["jobs"] == []
 
 
-def test_a_job_is_listed_while_it_is_at_work_and_can_be_ended(host: Host, root: str) -> None:
+def test_a_job_is_listed_while_it_is_at_work_and_ended_when_it_is_forgotten(host: Host, root: str) -> None:
     host.start(FOR_EVER)
-    worker = at_work(Job(root, NAME))
-    assert [one["ended"] for one in host.ask("jobs")["jobs"]] == [False]
-    assert host.ask("cancel", job=NAME) == {"type": "done"}
-    assert host.follow()[1]["status"] == -9
+    job = Job(root, NAME)
+    worker = at_work(job)
+    assert [(one["ended"], one["attended"]) for one in host.ask("jobs")["jobs"]] == [(False, True)]
+    os.utime(job.file("lease"), (0, 0))
+    assert [(one["ended"], one["attended"]) for one in host.ask("jobs")["jobs"]] == [(False, False)]
+    assert host.ask("forget", job=NAME, owner="me") == {"type": "done"}
     assert gone(worker)
+    assert not Path(job.folder).exists()
 
 
 @pytest.mark.parametrize("offset", [0, 1, 4, 5, 100_000, 199_999, 200_000])
@@ -352,7 +371,7 @@ def test_a_job_that_another_host_has_forgotten_is_told_to_the_one_that_follows(h
     one.start(FOR_EVER)
     one.ask("follow", job=NAME, offset=0)
     assert one.hear()["type"] == "said"
-    assert other.ask("forget", job=NAME) == {"type": "done"}
+    assert other.ask("forget", job=NAME, owner="me") == {"type": "done"}
     event = one.hear()
     assert event.get("status") == -9 or event["kind"] == "job"
     assert one.ask("find", sha256=SHA256)["type"] == "found"
@@ -368,20 +387,39 @@ def test_a_job_whose_folder_is_gone_is_told_to_the_one_that_follows(host: Host, 
     assert host.ask("find", sha256=SHA256)["type"] == "found"
 
 
-def test_following_renews_the_lease_and_a_full_disk_does_not_matter(
+def test_a_host_says_that_it_is_there_and_a_full_disk_does_not_matter(
     host: Host, root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    renewed = threading.Event()
+    renewed: list[str] = []
 
     def renew(job: Job) -> None:
-        renewed.set()
+        renewed.append(job.name)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     host.start(FOR_EVER)
     monkeypatch.setattr(Job, "renew", renew)
+    host.frames.send({"op": "alive"})
+    assert host.ask("find", sha256=SHA256)["type"] == "found", "and it gets no answer"
+    assert renewed == [], "it listens to nothing"
     host.ask("follow", job=NAME, offset=0)
-    assert renewed.wait(30)
-    assert host.ask("find", sha256=SHA256)["type"] == "found"
+    assert renewed == [NAME]
+    host.frames.send({"op": "alive"})
+    host.frames.send({"op": "alive"})
+    host.ask("find", sha256=SHA256)
+    assert renewed == [NAME] * 3
+    host.frames.send({"op": "alive"})
+    host.ask("find", sha256=SHA256)
+    assert renewed == [NAME] * 3, "it no longer follows"
+
+
+def test_who_is_alive_is_still_told_what_a_job_says(host: Host, root: str) -> None:
+    host.start(FOR_EVER)
+    host.ask("follow", job=NAME, offset=0)
+    assert host.hear()["type"] == "said"
+    host.frames.send({"op": "alive"})
+    with Path(Job(root, NAME).file("out.jsonl")).open("a") as stream:
+        stream.write("more\n")
+    assert host.hear()["text"] == "more\n"
 
 
 # -- several hosts -----------------------------------------------------------------------------------------------------
@@ -433,9 +471,11 @@ def test_a_host_ends_what_it_started_itself_to_start_the_next(hosts: Callable[[]
     assert gone(worker)
 
 
-@pytest.mark.parametrize(("unattended_s", "answer"), [(0, "busy"), (15, "busy"), (31, "done")])
+@pytest.mark.parametrize(
+    ("unattended_s", "answer"), [(0, "busy"), (ABANDONED_S - 8, "busy"), (ABANDONED_S + 1, "done")]
+)
 def test_what_nobody_has_followed_for_long_may_be_ended_by_another(
-    host: Host, root: str, unattended_s: int, answer: str
+    host: Host, root: str, unattended_s: float, answer: str
 ) -> None:
     host.start(FOR_EVER, owner="me")
     job = Job(root, NAME)
@@ -454,6 +494,29 @@ def test_a_worker_without_a_keeper_does_not_disturb_the_next(host: Host, root: s
     assert ending(job)["status"] is None
     assert host.start("pass", OTHER, owner="you") == {"type": "done"}
     await_that(lambda: gone(worker))
+
+
+@pytest.mark.parametrize(
+    ("owner", "unattended_s", "answer"),
+    [("you", 0, "busy"), ("me", 0, "done"), ("you", ABANDONED_S + 1, "done"), (None, 0, "busy")],
+)
+def test_what_another_listens_to_is_not_forgotten(
+    host: Host, root: str, owner: str | None, unattended_s: float, answer: str
+) -> None:
+    host.start(FOR_EVER, owner="me")
+    job = Job(root, NAME)
+    worker = at_work(job)
+    os.utime(job.file("lease"), (time.time() - unattended_s,) * 2)
+    answered = host.ask("forget", job=NAME, owner=owner)
+    assert answered.get("kind", answered["type"]) == answer
+    assert gone(worker) == (not job.exists()) == (answer == "done")
+
+
+def test_what_has_ended_may_be_forgotten_by_all(host: Host, root: str) -> None:
+    host.start("pass", owner="me")
+    ending(Job(root, NAME))
+    assert host.ask("forget", job=NAME, owner="you") == {"type": "done"}
+    assert not Job(root, NAME).exists()
 
 
 def test_what_does_not_measure_disturbs_nobody_and_is_not_ended(host: Host, root: str) -> None:
