@@ -74,7 +74,7 @@ def root(tmp_path: Path, program: Path) -> Iterator[str]:
 
 def leave_nothing(folder: Path) -> None:
     for path in (folder / "jobs").glob("*"):
-        for pid in [*keepers(path.name), *workers(path)]:
+        for pid in [*keepers(path), *workers(path)]:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -108,12 +108,12 @@ def processes() -> Iterator[Path]:
     return (path for path in Path("/proc").iterdir() if path.name.isdigit())
 
 
-def keepers(name: str) -> list[int]:
-    """The processes that have the name on their command line."""
+def keepers(folder: Path | str) -> list[int]:
+    """The processes that have the job's folder on their command line: another test run has jobs of the same name."""
     found = []
     for path in processes():
         with contextlib.suppress(OSError):
-            if f"/{name}\0".encode() in (path / "cmdline").read_bytes():
+            if f"\0{folder}\0".encode() in (path / "cmdline").read_bytes():
                 found.append(int(path.name))
     return found
 
@@ -204,7 +204,7 @@ def test_started_twice_it_works_once(root: str) -> None:
     start(root, SAY_PID)
     ending(job)
     start(root, SAY_PID)
-    await_that(lambda: not keepers(NAME))
+    await_that(lambda: not keepers(job.folder))
     assert len(said(job)) == 1
 
 
@@ -216,7 +216,7 @@ def test_agents_that_start_it_at_the_same_time_start_it_once(root: str, program:
     job = Job(root, NAME)
     worker = at_work(job)
     assert workers(job.folder) == [worker]
-    assert keepers(NAME) == [job.label()["keeper"]]
+    assert keepers(job.folder) == [job.label()["keeper"]]
 
 
 @pytest.mark.parametrize("before", ["request.json", "out.jsonl", "lease", "label.json"])
@@ -230,7 +230,7 @@ def test_an_agent_killed_in_the_middle_of_a_start_leaves_nothing_that_works(
     assert not job.exists()
     start(root, FOR_EVER)
     worker = at_work(job)
-    await_that(lambda: keepers(NAME) == [job.label()["keeper"]])
+    await_that(lambda: keepers(job.folder) == [job.label()["keeper"]])
     assert workers(job.folder) == [worker]
     assert said(job) == [str(worker)]
 
@@ -285,7 +285,7 @@ def test_a_disk_that_is_full_by_then_leaves_nothing(root: str, monkeypatch: pyte
         with pytest.raises(OSError, match="No space left"):
             start(root, FOR_EVER)
     assert list(Path(root, "jobs").iterdir()) == []
-    assert keepers(NAME) == []
+    assert keepers(Job(root, NAME).folder) == []
     assert ending(start(root, "pass"))["status"] == 0
 
 
