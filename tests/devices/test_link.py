@@ -180,7 +180,7 @@ def test_twenty_lost_connections_lose_and_repeat_nothing(device: Device, models:
     assert sorted(heard) == ["a", "b", "c", "d", "e", "f"]
     assert len(killed) == 20
     assert isinstance(device, RemoteDevice)
-    assert device.link.lost > 5
+    assert device.link.lost > 2, "most kills hit while it was being found again"
     assert "nothing was measured twice" in device.remarks[0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -55,7 +56,8 @@ class Store:
             return None
         if digest.hexdigest() != sha256:
             return None
-        os.utime(path)
+        with contextlib.suppress(OSError):  # a disk may be there to be read alone
+            os.utime(path)
         return path
 
     def put(self, sha256: str, size: int, read: Callable[[], bytes]) -> str:
