@@ -155,7 +155,8 @@ def read_target(name: str, project: Path) -> Target:
     """
     known = find_targets(project)
     if name not in known:
-        raise unknown_name("device", name, known)
+        unknown = unknown_name("device", name, known)
+        raise UsageError(unknown.what, hint=f"{unknown.hint}; or add it: mostool devices add NAME --host HOST")
     path = known[name]
     try:
         with path.open("rb") as stream:

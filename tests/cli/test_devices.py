@@ -328,9 +328,9 @@ def test_a_device_that_works_is_said_to_work(added: Path, board: FakeBoard) -> N
     lines = told.out.splitlines()
     assert [line.split(":")[0] for line in lines] == [
         *("ok  connection", "ok  environment", "ok  answer", "ok  noise"),
-        "rpi",
+        *("rpi", "next"),
     ]
-    assert lines[-1] == "rpi: works"
+    assert lines[-2:] == ["rpi: works", "next: mostool profile --device rpi"]
     assert list((board.root / "blobs").iterdir()) == []
     steps = call(added, "devices", "test", "cpu", "--json").data
     assert [step["name"] for step in steps] == ["connection", "environment", "answer", "noise"]

@@ -91,7 +91,10 @@ def devices_add(name: str, json: bool, quiet: bool, **options: Any) -> None:
         "folder": options["folder"],
     }
     given = {field: value for field, value in asked.items() if value or field == "host"}
-    trust = Trust(options["fingerprint"] or "", options["accept_new_host_key"])
+    fingerprint = options["fingerprint"] or ""
+    if fingerprint and not fingerprint.startswith("SHA256:"):
+        fingerprint = f"SHA256:{fingerprint}"
+    trust = Trust(fingerprint, options["accept_new_host_key"])
     added = add(project, name, given, like=options["like"] or "", trust=trust, force=options["force"])
     following = "devices setup" if added.target.runtime.engine == "onnxruntime" else "doctor --device"
     known = f"its host key {added.fingerprint} is trusted from now on"
@@ -162,26 +165,30 @@ def devices_setup(name: str, json: bool, quiet: bool, **options: Any) -> None:
 @click.argument("name")
 @common
 def devices_test(name: str, json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
-    """Whether a device works at all, in seconds: reached, a small model computed right, and timed.
+    """Whether a device works at all, in half a minute: reached, a small model computed right, and timed.
 
     \b
     mostool devices test rpi
     """
     from toolchain.errors import MostoolError
-    from toolchain.pipeline.devices import try_device
+    from toolchain.pipeline.devices import NOISY, try_device
     from toolchain.targets import read_target
 
     project = Path()
     target = read_target(name, project)
     try:
         with ProgressPrinter(quiet=quiet) as listener:
-            steps = try_device(target, project, listener)
+            steps, noise = try_device(target, project, listener)
     except MostoolError as error:
         done = error.data if isinstance(error.data, list) else []
         _print_before_failure([f"ok  {step['name']}: {printable(step['found'])}" for step in done], quiet=quiet or json)
         raise
     lines = [*(f"ok  {step.name}: {printable(step.found)}, {step.seconds:.1f} s" for step in steps), f"{name}: works"]
-    print_result(plain([step._asdict() for step in steps]), [], lines, as_json=json, quiet=quiet)
+    lines.append(f"next: mostool profile --device {name}")
+    warnings = (
+        [] if noise <= NOISY else [f"it is restless: {steps[-1].found}; mostool doctor --device {name} may say why"]
+    )
+    print_result(plain([step._asdict() for step in steps]), warnings, lines, as_json=json, quiet=quiet)
 
 
 @app.command()

@@ -81,7 +81,8 @@ def profile(json: bool, quiet: bool, **options: Any) -> None:
             outcomes = profile_all(project, run, targets, request, strict=options["strict"], listener=listener)
     done = [one for one in outcomes if not isinstance(one, MostoolError)]
     lines = [line for one in done for line in profiled_in_words(run.folder, one)]
-    following = "search --latency TIME" if run.info.space.point is None else "export"
+    named = f" --device {done[0].info.target}" if len(done) == 1 and options["device"] else ""
+    following = f"search{named} --latency TIME" if run.info.space.point is None else f"export{named}"
     lines.append(f"next: mostool {following}{on_run(options['run'])}")
     data = [
         {
@@ -209,7 +210,7 @@ def export(json: bool, quiet: bool, **options: Any) -> None:
     from toolchain.pipeline.project import Project
     from toolchain.pipeline.runs import Run
     from toolchain.records import Workload
-    from toolchain.targets import read_target
+    from toolchain.targets import Local, read_target
 
     project = Project(Path())
     run = Run(project.find_run(options["run"]))
@@ -234,4 +235,6 @@ def export(json: bool, quiet: bool, **options: Any) -> None:
             listener=listener,
         )
     data = {"bundle": str(made.folder), "manifest": made.manifest}
-    print_result(plain(data), made.warnings, manifest_in_words(made.folder, made.manifest), as_json=json, quiet=quiet)
+    where = "" if isinstance(target.connection, Local) else f" --device {target.id}"
+    lines = manifest_in_words(made.folder, made.manifest, where)
+    print_result(plain(data), made.warnings, lines, as_json=json, quiet=quiet)

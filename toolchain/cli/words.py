@@ -57,7 +57,8 @@ def costs_in_words(costs: Any) -> list[str]:
     return [ms(latency.value) if latency else "-", mib(costs["size_bytes"].value), f"{costs['parameters'].value:,.0f}"]
 
 
-def manifest_in_words(folder: Path, manifest: Any) -> list[str]:
+def manifest_in_words(folder: Path, manifest: Any, where: str = "") -> list[str]:
+    """What a bundle holds; `where` is the option that names its device, where that is not this machine."""
     latency, environment = manifest.latency, manifest.environment
     p99 = f"; p99 {ms(latency.p99_s)}" if latency.p99_s is not None else ""
     predicted = f", predicted {ms(manifest.predicted_s)}" if manifest.predicted_s else ""
@@ -81,7 +82,7 @@ def manifest_in_words(folder: Path, manifest: Any) -> list[str]:
         metric, verdict = outcome.budget.metric, "met" if outcome.met else "MISSED"
         value, limit = in_units(metric, outcome.value), in_units(metric, outcome.budget.limit)
         lines.append(f"budget: {value} {outcome.source}, limit {limit}: {verdict}")
-    return [*lines, f"next: mostool verify {folder}"]
+    return [*lines, f"next: mostool verify {folder}{where}"]
 
 
 def demo_in_words(made: Any, out: Path) -> list[str]:

@@ -75,6 +75,10 @@ def setup(
 # -- test --------------------------------------------------------------------------------------------------------------
 
 
+NOISY = 0.1
+"""Copies of one model that differ by more than so much: nothing finer can be told apart there."""
+
+
 class Step(NamedTuple):
     """One thing that worked, and how long it took."""
 
@@ -83,8 +87,10 @@ class Step(NamedTuple):
     seconds: float
 
 
-def try_device(target: Target, project: Path, listener: ProgressListener = silent) -> list[Step]:
+def try_device(target: Target, project: Path, listener: ProgressListener = silent) -> tuple[list[Step], float]:
     """Whether a device works at all: reached, its engine found, a small model computed right and timed.
+
+    Also how far copies of that model differ in latency, as a fraction: its noise.
 
     Raises:
         DeviceError: it does not; the error's data are the steps until then.
@@ -123,7 +129,7 @@ def try_device(target: Target, project: Path, listener: ProgressListener = silen
     except MostoolError as error:
         error.data = [step._asdict() for step in steps]
         raise
-    return steps
+    return steps, floor.value
 
 
 def _under(listener: ProgressListener, stage: str, done: int) -> ProgressListener:

@@ -42,6 +42,8 @@ from toolchain.targets import Measure, Target
 _FINAL_SECONDS = 1.0
 _FINAL_ROUNDS = 40
 _STEPS = 5
+_FAR_OFF = 1.25
+"""A prediction off by such a factor is told."""
 
 
 class Exported(NamedTuple):
@@ -277,6 +279,18 @@ def _warnings(manifest: Manifest) -> list[str]:
             f"it is no better than always giving the most frequent answer ({100 * manifest.trivial_quality:.1f} %): "
             "train longer, or on more data"
         )
+    latency_s = manifest.latency.median_s
+    if manifest.predicted_s and not 1 / _FAR_OFF < manifest.predicted_s / latency_s < _FAR_OFF:
+        warnings.append(
+            f"it was predicted to take {1e3 * manifest.predicted_s:.3f} ms and takes {1e3 * latency_s:.3f} ms: "
+            "the predictor does not know this device; profile more subnets"
+        )
+    upper_s = latency_s + manifest.latency.half_width_s
+    warnings += [
+        f"the latency's interval reaches over its budget: {1e3 * upper_s:.3f} ms, limit {1e3 * one.budget.limit:.3f} ms"
+        for one in manifest.budgets
+        if one.budget.metric == "latency_s" and one.met and upper_s > one.budget.limit
+    ]
     if manifest.latency.status:
         warnings.append(f"the latency is in doubt: {', '.join(manifest.latency.status)}")
     return warnings

@@ -114,7 +114,7 @@ def profile_all(
         raise UsageError(
             "this machine is not measured together with other devices",
             why="it builds the models for them meanwhile",
-            hint="profile it in a command of its own",
+            hint="two commands: mostool profile --device cpu, and the other devices in another",
         )
     check_workload(run, request.workload)
     run.remember(wanted(run, request))
@@ -240,7 +240,7 @@ def _doubts(measurements: Sequence[Measurement]) -> list[str]:
         return []
     listed = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
     advice = "the machine was busy; a quiet one and --fresh give firmer figures"
-    return [f"of {len(timed)} latencies, some are in doubt ({listed}): {advice}"]
+    return [f"latencies are in doubt, of {len(timed)}: {listed}; {advice}"]
 
 
 def _remarks(info: TableInfo, measurements: Sequence[Measurement]) -> list[str]:
@@ -249,6 +249,11 @@ def _remarks(info: TableInfo, measurements: Sequence[Measurement]) -> list[str]:
     if info.environment.emulator:
         remarks.append(
             f"{info.target} is emulated ({info.environment.emulator}): its latencies say nothing about a real device"
+        )
+    if info.threads > info.environment.cores:
+        remarks.append(
+            f"{info.target} runs {info.threads} threads on {info.environment.cores} cores: they wait for each other; "
+            "change runtime.threads in its file"
         )
     if info.thermal == "sustained":
         remarks.append(f"{info.target} was measured under sustained load, throttled where its heat makes it so")

@@ -35,6 +35,11 @@ from toolchain.supernet.families import declaration
 _BYTES_PER_PARAMETER = 4
 
 
+_USABLE_MAPE = 0.15
+_USABLE_TAU = 0.8
+"""A predictor that is worse than either on rows it has not seen is no ground for a choice."""
+
+
 class Searched(NamedTuple):
     """A search's result, and what the user should know about it."""
 
@@ -86,7 +91,7 @@ def search(
         else budget
         for budget in budgets
     ]
-    warnings = []
+    warnings = _doubts(predictor) if predictor else []
     front_metric = "latency_s" if predictor else (budgets[0].metric if budgets else "parameters")
     if not budgets:
         budgets = [_halfway(space, costs, front_metric, predictor)]
@@ -219,3 +224,15 @@ def _remembered_quality(run: Run, journal: Journal[KnownQuality]) -> searching.Q
         return known[architecture.id]
 
     return quality
+
+
+def _doubts(predictor: PredictorInfo) -> list[str]:
+    """What a predictor's own error says against searching with it."""
+    error = predictor.error
+    if error.mape <= _USABLE_MAPE and error.kendall_tau >= _USABLE_TAU:
+        return []
+    doubt = (
+        f"the predictor of {predictor.target} is {100 * error.mape:.0f} % wrong in the mean and ranks subnets with "
+        f"Kendall tau {error.kendall_tau:.2f}: its latencies are guesses; profile more subnets, on a quieter device"
+    )
+    return [doubt]

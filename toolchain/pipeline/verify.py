@@ -92,7 +92,9 @@ def _speed(model: Path, manifest: Manifest, device: devices.Device) -> list[Chec
     environment = profiling.read_environment(device)
     measured_s = _median_s(model, manifest, device)
     if environment.fingerprint != manifest.environment.fingerprint:
-        detail = f"{1e3 * measured_s:.3f} ms {environment.source} here, which is not the device of the manifest"
+        detail = (
+            f"{1e3 * measured_s:.3f} ms {environment.source} here, which is not the device of the manifest: not judged"
+        )
         return [Check("speed", True, detail)]
     stated_s = manifest.latency.median_s
     limits = {"speed": (_SLOWER * stated_s, f"{1e3 * stated_s:.3f} ms stated, ")}

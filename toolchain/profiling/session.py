@@ -242,6 +242,10 @@ def _refusal(target: Target, refused: messages.Refused) -> RefusedError:
             return RefusedError(f"{target.id} lacks {target.runtime.engine}", why=why, hint=hint)
         case "provider":
             hint = "change the runtime in the target's file, or install what is missing"
+            if target.runtime.on_accelerator:
+                hint = (
+                    "a GPU needs its driver (nvidia-smi must work) and an engine built for it, such as onnxruntime-gpu"
+                )
             name = target.runtime.provider or target.runtime.engine
             return RefusedError(f"{target.id} cannot use {name}", why=why, hint=hint)
         case "reference":
