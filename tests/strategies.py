@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from toolchain.records import Mixture, Round, Training
 from toolchain.space import Architecture, Axis, SearchSpace
+from toolchain.targets import Measure, Runtime, Ssh
 
 
 @st.composite
@@ -52,6 +53,12 @@ _OWN_RULES: dict[type, Callable[[], st.SearchStrategy[Any]]] = {
     Architecture: architectures,
     SearchSpace: spaces,
     Round: _rounds,
+    Measure: lambda: _struct(Measure, cool_c=st.floats(0, 60), hot_c=st.floats(60, 100), energy_s=st.floats(0, 60)),
+    Runtime: lambda: (
+        _struct(Runtime, engine=st.just("onnxruntime"))
+        | _struct(Runtime, engine=st.sampled_from(["tensorrt", "tensorrt_rtx"]), provider=st.just(""))
+    ),
+    Ssh: lambda: _struct(Ssh, port=st.integers(0, 65535)),
     Mixture: lambda: _struct(Mixture, expert_correlation=st.floats(0, 0.99)),
     Training: lambda: _struct(
         Training,

@@ -305,7 +305,7 @@ def test_what_does_not_fit_is_refused(project: Path, arguments: tuple[str, ...],
 def test_a_run_of_one_subnet_is_profiled_and_not_searched(project: Path) -> None:
     told = require(call(project, "profile", "--run", "labels", "--device", "quick"))
     assert "1 measured now, 1 in all" in told.out
-    assert "next: mostool export --run labels" in told.out
+    assert "next: mostool export --device quick --run labels" in told.out
     assert call(project, "profile", "--run", "labels", "--device", "quick", "--json").data["measured_now"] == 0
     refused(call(project, "search", "--run", "labels"), 2, "holds one subnet", "mostool export")
     refused(call(project, "search", "--run", "labels", "--latency", "5ms"), 2, "holds one subnet")

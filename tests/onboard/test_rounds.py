@@ -742,13 +742,13 @@ def test_the_memory_of_one_model_alone_is_told(lab: Lab) -> None:
         return run
 
     found = {}
-    for size in (0, 32, 64):
+    for size in (0, 64, 128):  # glibc maps what is larger than 32 MiB anew, whatever was free before
         lab.runs["a"] = takes(size)
         found[size] = trials.in_a_fork("a", lab.request("a"), {"x": np.zeros(2)})
     assert kept == [], "all of it was somewhere else"
     assert found[0] < 8 << 20
-    assert 31 << 20 < found[32] < 40 << 20
     assert 63 << 20 < found[64] < 72 << 20
+    assert 127 << 20 < found[128] < 136 << 20
 
 
 @forking

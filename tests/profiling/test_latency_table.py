@@ -86,7 +86,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_table_is_continued_where_it_stopped(folder: Path) -> None:
-    rebooted = msgspec.structs.replace(HERE, boot_id="second", governor="powersave", memory_bytes=(8 << 30) + 4096)
+    rebooted = msgspec.structs.replace(
+        HERE, boot_id="second", governor="powersave", memory_bytes=(8 << 30) - (50 << 20)
+    )
     with open_table(folder, msgspec.structs.replace(INFO, environment=rebooted), MODEL) as table:
         assert [table.done(row(width).architecture) for width in (1, 2, 3, 4)] == [True, True, True, False]
         assert [table.done(row(width).architecture, retry_failed=True) for width in (1, 3)] == [True, False]

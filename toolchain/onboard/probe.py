@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.machinery
 import shutil
 import sys
 import time
@@ -33,13 +33,19 @@ def facts(root: str | None, modules: list[str]) -> dict[str, Any]:
         temperature_c=reading.temperature_c,
         frequency_hz=reading.frequency_hz,
         maximum_hz=reading.maximum_hz,
-        pip=importlib.util.find_spec("pip") is not None,
+        pip=has_pip(),
         runtime=install.active(root) if root else "",
         clock=time.time(),
         modules={name: install.imported(name, variables, root) for name in modules},
         programs={name: shutil.which(name) is not None for name in ("vcgencmd", "nvidia-smi")},
     )
     return found
+
+
+def has_pip() -> bool:
+    """Whether this Python has pip. Looked for on the path alone: setuptools, where it is there, takes any other
+    question after pip for a build's beginning, and puts its own distutils in place."""
+    return importlib.machinery.PathFinder.find_spec("pip") is not None
 
 
 def busy_share(seconds: float = 0.3) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,7 @@ from toolchain.devices.checks import Check
 from toolchain.devices.facts import Facts, facts_here, facts_there
 from toolchain.devices.remote import RemoteDevice
 from toolchain.errors import DeviceError, MostoolError
-from toolchain.onboard import nvidia
+from toolchain.onboard import nvidia, probe
 from toolchain.onboard.channel import RefusalError
 from toolchain.progress import Progress, ProgressListener, silent
 from toolchain.targets import Ssh, Target
@@ -39,7 +38,7 @@ def examine_host(project: Path, listener: ProgressListener = silent) -> Examined
     """This machine, which builds models and reaches devices."""
     listener(Progress("doctor", 0, 1, "trying to import what mostool needs"))
     facts = facts_here(HOST_MODULES, project)
-    pip = importlib.util.find_spec("pip") is not None
+    pip = probe.has_pip()
     found = checks.of_host(facts, ssh=shutil.which("ssh") is not None, pip=pip, gpu=_gpu())
     listener(Progress("doctor", 1, 1))
     return Examined("", found)
