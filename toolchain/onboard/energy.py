@@ -10,13 +10,12 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-import subprocess
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from .machine import system_path
+from .machine import system_path, vcgencmd
 
 _SETTLING_S = 1.0
 """What ran before leaves clocks high for a while; the idle window begins after that."""
@@ -228,16 +227,7 @@ def _power_chip() -> Meter | None:
 
 
 def _rails_w() -> float | None:
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        asked = subprocess.run(
-            ["vcgencmd", "pmic_read_adc"],  # noqa: S607 - from PATH, as a user would
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=5,
-            check=True,
-        )
-        return rails_w(asked.stdout.decode("ascii", "replace"))
-    return None
+    return rails_w(vcgencmd("pmic_read_adc"))
 
 
 def rails_w(text: str) -> float | None:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import platform
 import struct
+import subprocess
 import sys
 from typing import Any
 
@@ -111,6 +112,20 @@ def emulator() -> str:
     # number emulated is the smaller error.
     machine_kind = read_system("/sys/firmware/devicetree/base/compatible") or board()
     return "qemu-system" if "dummy-virt" in machine_kind else ""
+
+
+def vcgencmd(question: str) -> str:
+    """What a Raspberry Pi's firmware answers; empty where there is none to ask."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        asked = subprocess.run(
+            ["vcgencmd", question],  # noqa: S607 - from PATH, as a user would
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=5,
+            check=True,
+        )
+        return asked.stdout.decode("ascii", "replace").strip()
+    return ""
 
 
 def usable_cores() -> int:

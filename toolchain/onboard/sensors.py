@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import math
-import subprocess
 import time
 from typing import Any, Callable, NamedTuple
 
 from .channel import Channel, RefusalError, Request
-from .machine import read_system, system_path
+from .machine import read_system, system_path, vcgencmd
 
 _LIVE = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft temperature limit"}
 _SINCE_BOOT = 16
@@ -205,17 +203,8 @@ def _throttled_source() -> Callable[[], int | None] | None:
 
 
 def _vcgencmd() -> int | None:
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        asked = subprocess.run(
-            ["vcgencmd", "get_throttled"],  # noqa: S607 - from PATH, as a user would
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=5,
-            check=True,
-        )
-        name, _, word = asked.stdout.decode("ascii", "replace").strip().partition("=")
-        return _hexadecimal(word) if name == "throttled" else None  # others: error=1 error_msg="..."
-    return None
+    name, _, word = vcgencmd("get_throttled").partition("=")
+    return _hexadecimal(word) if name == "throttled" else None  # others: error=1 error_msg="..."
 
 
 def _hexadecimal(text: str) -> int | None:
