@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from .machine import system_path, vcgencmd
+from .machine import read_text, system_path, vcgencmd
 
 _SETTLING_S = 1.0
 """What ran before leaves clocks high for a while; the idle window begins after that."""
@@ -183,7 +183,7 @@ def _packages() -> Meter | None:
     found: dict[str, Counter] = {}
     for zone in sorted(glob.glob(system_path("/sys/class/powercap/*:[0-9]*"))):
         driver, _, number = os.path.basename(zone).partition(":")
-        package = _text(f"{zone}/name")
+        package = read_text(f"{zone}/name")
         if not number.isdigit() or driver.endswith("-mmio") or not package.startswith("package"):
             continue  # a part of a package, or the same one read in another way
         read = _file(f"{zone}/energy_uj", 1e-6)
@@ -197,7 +197,7 @@ def _packages() -> Meter | None:
 def _board_sensor() -> Meter | None:
     """A chip that measures a supply line: an INA219 or its kin, on a Jetson an INA3221."""
     for folder in sorted(glob.glob(system_path("/sys/class/hwmon/hwmon*"))):
-        chip = _text(f"{folder}/name")
+        chip = read_text(f"{folder}/name")
         if not chip.startswith(("ina2", "ina3221")):
             continue
         read, rail = _power_of(folder, chip)
@@ -214,7 +214,7 @@ def _power_of(folder: str, chip: str) -> tuple[Callable[[], float | None] | None
             return power, ""
         return _product(f"{folder}/in1_input", f"{folder}/curr1_input"), ""
     for number in (1, 2, 3):
-        rail = _text(f"{folder}/in{number}_label")
+        rail = read_text(f"{folder}/in{number}_label")
         if rail.startswith(_TOTAL_RAILS):
             return _product(f"{folder}/in{number}_input", f"{folder}/curr{number}_input"), rail
     return None, ""
@@ -257,16 +257,8 @@ def _product(volts: str, amperes: str) -> Callable[[], float | None]:
 def _file(path: str, unit: float) -> Callable[[], float | None]:
     def read() -> float | None:
         try:
-            return float(_text(path)) * unit
+            return float(read_text(path)) * unit
         except ValueError:
             return None
 
     return read
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path, encoding="ascii", errors="replace") as stream:
-            return stream.read().strip()
-    except OSError:
-        return ""

@@ -32,8 +32,13 @@ def system_path(path: str) -> str:
 
 def read_system(path: str) -> str:
     """The text of a file under /sys or /proc; empty where it cannot be read."""
+    return read_text(system_path(path))
+
+
+def read_text(path: str) -> str:
+    """The text of a small file, as it is named; empty where it cannot be read."""
     try:
-        with open(system_path(path), encoding="utf-8", errors="replace") as stream:  # proc files
+        with open(path, encoding="utf-8", errors="replace") as stream:
             return stream.read().strip("\0\n ")
     except OSError:
         return ""

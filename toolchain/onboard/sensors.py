@@ -8,7 +8,7 @@ import time
 from typing import Any, Callable, NamedTuple
 
 from .channel import Channel, RefusalError, Request
-from .machine import read_system, system_path, vcgencmd
+from .machine import read_system, read_text, system_path, vcgencmd
 
 _LIVE = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft temperature limit"}
 _SINCE_BOOT = 16
@@ -69,8 +69,8 @@ class Sensors:
         return found
 
     def read(self) -> Reading:
-        clocks = [clock for clock in (_number(_text(path), 1e3) for path in self._clocks[:8]) if clock]
-        heats = [heat for heat in (_number(_text(path), 1e-3) for path in self._temperatures) if heat is not None]
+        clocks = [clock for clock in (_number(read_text(path), 1e3) for path in self._clocks[:8]) if clock]
+        heats = [heat for heat in (_number(read_text(path), 1e-3) for path in self._temperatures) if heat is not None]
         reading = Reading(
             throttled=self._throttled() if self._throttled else None,
             temperature_c=max(heats) if heats else None,
@@ -198,7 +198,7 @@ def _throttled_source() -> Callable[[], int | None] | None:
     if _vcgencmd() is not None:
         return _vcgencmd
     for path in sorted(glob.glob(system_path("/sys/devices/platform/soc*/*:firmware/get_throttled"))):
-        return lambda: _hexadecimal(_text(path))
+        return lambda: _hexadecimal(read_text(path))
     return None
 
 
@@ -217,17 +217,9 @@ def _hexadecimal(text: str) -> int | None:
 def _temperature_files() -> list[str]:
     """The thermal zones of the processor; all of them where none says so."""
     zones = sorted(glob.glob(system_path("/sys/class/thermal/thermal_zone[0-9]*")))
-    kinds = {zone: _text(f"{zone}/type").lower() for zone in zones}
+    kinds = {zone: read_text(f"{zone}/type").lower() for zone in zones}
     own = [zone for zone, kind in kinds.items() if "cpu" in kind or "x86_pkg" in kind or "soc" in kind]
-    return [f"{zone}/temp" for zone in own or zones if _number(_text(f"{zone}/temp"), 1e-3) is not None]
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path, encoding="ascii", errors="replace") as stream:
-            return stream.read().strip()
-    except OSError:
-        return ""
+    return [f"{zone}/temp" for zone in own or zones if _number(read_text(f"{zone}/temp"), 1e-3) is not None]
 
 
 def _number(text: str, unit: float) -> float | None:

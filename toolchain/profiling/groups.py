@@ -17,6 +17,7 @@ from toolchain.devices.device import Claim
 from toolchain.devices.package import packed_sha256
 from toolchain.errors import DeviceError
 from toolchain.files import sha256_bytes, sha256_file
+from toolchain.onboard.model import median
 from toolchain.profiling import messages
 from toolchain.profiling.session import InputShape, RefusedError, Session, WorkerLostError, unexpected
 from toolchain.progress import Progress, ProgressListener, silent
@@ -97,8 +98,7 @@ def noise_floor(
     for _, outcome in _measure_group(job, copies, _Tally(copies, 0, len(copies), listener)):
         if isinstance(outcome, Failed):
             raise WorkerLostError(device.target, f"the reference failed: {outcome.error}", None)
-        ordered = sorted(min(turn.wall_s) / turn.reference_fastest_s for turn in outcome.rounds)
-        ratios.append((ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2)
+        ratios.append(median([min(turn.wall_s) / turn.reference_fastest_s for turn in outcome.rounds]))
     return NoiseFloor(value=round(max(ratios) / min(ratios) - 1, 6), copies=len(ratios))
 
 
