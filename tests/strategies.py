@@ -1,4 +1,4 @@
-"""What hypothesis draws from: small search spaces, and any record of toolchain/records.py with valid contents."""
+"""What hypothesis draws from: small search spaces, and any record of toolchain/records with valid contents."""
 
 from __future__ import annotations
 

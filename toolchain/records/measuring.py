@@ -1,0 +1,232 @@
+"""Model files, devices, and what was measured there."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import math
+from typing import Annotated, Literal
+
+import msgspec
+
+from toolchain.records.storing import Record, Source, Stored
+from toolchain.space import Architecture, SearchSpace
+
+
+class Workload(Record, frozen=True):
+    """The shape of one inference: `batch` sequences of `sequence_length` tokens."""
+
+    batch: int = 1
+    sequence_length: int = 32
+
+    @property
+    def slug(self) -> str:
+        return f"b{self.batch}-t{self.sequence_length}"
+
+
+class Artifact(Record, frozen=True):
+    """A model file and how it came to be."""
+
+    file: str
+    format: Literal["onnx"]
+    precision: Literal["fp32"]
+    recipe: str
+    opset: int
+    sha256: str
+    size_bytes: int
+    parameters: int
+    architecture: Architecture
+    checkpoint_sha256: str | None = None
+    parity_max_abs_error: float | None = None
+
+
+class Environment(Record, frozen=True):
+    """The machine and the runtime a measurement was made with. No host name, no serial number.
+
+    `unit` tells two boards of one kind apart (the beginning of a hash); `emulator` is what pretends to be the
+    processor, empty on a real one; `accelerator` and `driver` are those the provider uses, empty where it uses none.
+    """
+
+    machine: str
+    cpu: str
+    cores: int
+    memory_bytes: int
+    os: str
+    kernel: str
+    governor: str
+    python: str
+    engine: str
+    engine_version: str
+    provider: str
+    isa: tuple[str, ...] = ()
+    board: str = ""
+    unit: str = ""
+    bits: int = 64
+    libc: str = ""
+    accelerator: str = ""
+    driver: str = ""
+    emulator: str = ""
+    boot_id: str = ""
+
+    @property
+    def source(self) -> Source:
+        """What a number that was clocked here is: measured, or emulated, which says nothing about a real device."""
+        return "emulated" if self.emulator else "measured"
+
+    @property
+    def fingerprint(self) -> str:
+        """What may not change within one latency table: all of it but the boot and the governor.
+
+        Memory counts by whole GiB, rounded up: the kernel's own share of it differs from boot to boot.
+        """
+        memory = math.ceil(self.memory_bytes / (1 << 30)) << 30
+        stable = msgspec.structs.replace(self, boot_id="", governor="", memory_bytes=memory)
+        return hashlib.sha256(msgspec.json.encode(stable, order="sorted")).hexdigest()[:12]
+
+
+Elapsed = Annotated[float, msgspec.Meta(ge=1e-9, le=1e6)]
+"""Seconds something took: above zero, and no more than days."""
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
+
+
+class Round(Record, frozen=True):
+    """One candidate's turn in one interleaved round, and the reference model's time around it.
+
+    Lists run over the samples of the turn: wall-clock time of a call, its process CPU time, and how long the process
+    waited for a processor during the sample. The reference's figures are the means over its turns before and after: of
+    their medians, and of their fastest calls.
+    """
+
+    wall_s: Annotated[tuple[Elapsed, ...], msgspec.Meta(min_length=1)]
+    cpu_s: tuple[Seconds, ...]
+    delay_s: tuple[Seconds, ...]
+    reference_wall_s: Elapsed
+    reference_cpu_s: Seconds
+    reference_fastest_s: Elapsed
+
+    def __post_init__(self) -> None:
+        if not len(self.wall_s) == len(self.cpu_s) == len(self.delay_s):
+            raise ValueError("wall_s, cpu_s and delay_s must have the same length")
+
+
+class Conditions(Record, frozen=True):
+    """What the device's sensors said while a group was measured; None is what it does not tell.
+
+    `throttled` is a Raspberry Pi's word of bits. Rounds that were measured hot or throttled are discarded and made
+    again; `cooled_s` is how long that had to wait.
+    """
+
+    temperature_start_c: float | None = None
+    temperature_end_c: float | None = None
+    temperature_highest_c: float | None = None
+    frequency_lowest_hz: float | None = None
+    throttled_start: int | None = None
+    throttled_end: int | None = None
+    rounds_discarded: Annotated[int, msgspec.Meta(ge=0)] = 0
+    cooled_s: Seconds = 0.0
+    load_per_core: float = 0.0
+
+
+class Energy(Record, frozen=True):
+    """What a call costs beyond an idle device, by a sensor and with its limits in words."""
+
+    sensor: str
+    joules_per_call: float
+    idle_w: float
+    busy_w: float
+    calls: Annotated[int, msgspec.Meta(ge=1)]
+    window_s: Elapsed
+    limits: str = ""
+
+
+class Timed(Record, frozen=True, tag="timed"):
+    """A latency that was measured. Raw rounds; the figures are derived by profiling/statistics.py.
+
+    `model_memory_bytes` is how far loading and running the model lifts the peak memory of a process of its own.
+    `flags` are the worker's remarks: `unstable` (the interval was still too wide when its time was up), `not-steady`
+    (warm-up never settled), `delay-unknown` (this system does not say how long a process waits for a processor),
+    `enqueue-bound` (a GPU waited for its host).
+    """
+
+    rounds: Annotated[tuple[Round, ...], msgspec.Meta(min_length=1)]
+    session_s: Seconds
+    first_run_s: Seconds
+    model_memory_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    energy: Energy | None = None
+    conditions: Conditions = Conditions()
+    flags: tuple[str, ...] = ()
+
+
+class Failed(Record, frozen=True, tag="failed"):
+    """A latency that could not be had, and why: `stage` is build, load, run, memory (it does not fit) or the worker."""
+
+    stage: str
+    error: str
+
+
+class Measurement(Stored, frozen=True):
+    """One subnet on one device: a line of a latency table."""
+
+    architecture: Architecture
+    artifact_sha256: str
+    recipe: str
+    size_bytes: int
+    parameters: int
+    workload: Workload
+    target: str
+    fingerprint: str
+    precision: Literal["fp32"]
+    threads: int
+    started_at: dt.datetime
+    outcome: Timed | Failed
+
+
+class NoiseFloor(Record, frozen=True):
+    """What measuring one and the same model several times shows as differences: smaller ones between models are ties.
+
+    `value` is the largest |ratio - 1| among `copies` of the reference, measured as candidates of one group.
+    """
+
+    value: float
+    copies: Annotated[int, msgspec.Meta(ge=2)]
+
+
+class TableInfo(Stored, frozen=True):
+    """The header of a latency table: all its measurements share this."""
+
+    target: str
+    environment: Environment
+    workload: Workload
+    space: SearchSpace
+    recipe: str
+    precision: Literal["fp32"]
+    threads: int
+    options: dict[str, str]
+    reference_sha256: str
+    created_at: dt.datetime
+    provider_options: dict[str, str] = {}
+    cores: tuple[int, ...] = ()
+    thermal: str = "guard"
+    noise_floor: NoiseFloor | None = None
+
+
+class Latency(Record, frozen=True):
+    """The figures of one measured latency. `median_s` is paired with the reference model, so free of slow drift.
+
+    All stand on its scale, the mean, the minimum and the high percentiles too, but `raw_median_s` and `cpu_median_s`:
+    those are what the clocks said.
+    """
+
+    median_s: float
+    half_width_s: float
+    raw_median_s: float
+    cpu_median_s: float
+    mean_s: float
+    minimum_s: float
+    p90_s: float | None
+    p99_s: float | None
+    n: int
+    rounds: int
+    drift: float
+    share_kept: float
+    status: tuple[str, ...]
