@@ -8,7 +8,6 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from strategies import records
 
-from toolchain import records as records_module
 from toolchain import targets
 from toolchain.errors import IntegrityError, MostoolError, UsageError
 from toolchain.records import (
@@ -27,6 +26,7 @@ from toolchain.records import (
     encode_record,
     now,
     read_record,
+    storing,
     write_record,
 )
 
@@ -252,10 +252,10 @@ def test_what_is_written_is_never_too_large_to_be_read_back(path: Path, monkeypa
     record = Loose(many=tuple(range(1000)))
     compact, indented = len(encode_compact(record)), len(encode_record(record))
     assert compact < indented
-    monkeypatch.setattr(records_module, "_LARGEST_RECORD_BYTES", indented - 1)
+    monkeypatch.setattr(storing, "_LARGEST_RECORD_BYTES", indented - 1)
     assert encode_compact(record)
     with pytest.raises(MostoolError, match="cannot be stored"):
         write_record(path, record)
-    monkeypatch.setattr(records_module, "_LARGEST_RECORD_BYTES", indented)
+    monkeypatch.setattr(storing, "_LARGEST_RECORD_BYTES", indented)
     write_record(path, record)
     assert read_record(path, Loose) == record

@@ -16,6 +16,7 @@ import toolchain.cli.demo
 import toolchain.cli.devices
 import toolchain.cli.look
 import toolchain.cli.make
+import toolchain.cli.predict
 import toolchain.cli.train
 from toolchain.cli.app import app
 from toolchain.records import Training
@@ -86,7 +87,14 @@ def _indexes_options(function: ast.FunctionDef, name: str) -> bool:
     )
 
 
-MODULES = (toolchain.cli.demo, toolchain.cli.devices, toolchain.cli.look, toolchain.cli.make, toolchain.cli.train)
+MODULES = (
+    toolchain.cli.demo,
+    toolchain.cli.devices,
+    toolchain.cli.look,
+    toolchain.cli.make,
+    toolchain.cli.predict,
+    toolchain.cli.train,
+)
 SOURCES = {module.__name__: Path(module.__file__).read_text() for module in MODULES}
 
 

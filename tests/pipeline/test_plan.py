@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolchain.pipeline.profile import plan
+from toolchain.pipeline.growing import plan
 from toolchain.space import Axis, SearchSpace
 from toolchain.supernet.families.bert.declare import SPACES
 

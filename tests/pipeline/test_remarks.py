@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from made_project import Made, call, require
 
-from toolchain.pipeline.profile import _remarks
+from toolchain.pipeline.remarks import remarks_on
 from toolchain.pipeline.search import _doubts
 from toolchain.profiling import read_table
 from toolchain.records import Conditions, HeldOutError, Measurement, PredictorInfo, TableInfo, Timed, read_record
@@ -39,7 +39,7 @@ def test_a_table_says_what_its_reader_should_know(
     header: tuple[TableInfo, list[Measurement]], change: dict[str, object], word: str
 ) -> None:
     info, _ = header
-    said = " ".join(_remarks(msgspec.structs.replace(info, **change), []))
+    said = " ".join(remarks_on(msgspec.structs.replace(info, **change), []))
     assert (word in said) if word else not said
 
 
@@ -51,7 +51,7 @@ def test_what_the_sensors_saw_is_told(header: tuple[TableInfo, list[Measurement]
     row = msgspec.structs.replace(
         rows[0], outcome=msgspec.structs.replace(outcome, conditions=conditions), started_at=dt.datetime.now(dt.UTC)
     )
-    said = " ".join(_remarks(info, [row]))
+    said = " ".join(remarks_on(info, [row]))
     for words in ("up to 2 rounds", "12 s of waiting", "short of voltage before", "up to 1.5 processes"):
         assert words in said
 

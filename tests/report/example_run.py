@@ -165,17 +165,24 @@ def make_predictor(number: int = 60) -> records.PredictorInfo:
         seconds = latency_of(architecture)
         points.append((architecture.id, seconds, float(seconds * (1 + 0.06 * rng.standard_normal()))))
     return records.PredictorInfo(
-        kind="linear",
         target="rpi",
         workload=WORKLOAD,
         space=SPACE,
         table_sha256=digest("table"),
+        source="measured",
         environment=ENVIRONMENT,
         features=("one", "work"),
-        coefficients=(2e-3, 1e-7),
-        scale=(1.0, 1.0),
-        ridge=1e-3,
+        model=records.Model(
+            kind="linear",
+            mean=(1.0, 1e6),
+            scale=(1.0, 1e5),
+            intercept=2e-3,
+            coefficients=(0.0, 1e-3),
+            fastest_s=1e-3,
+        ),
+        nearness=records.Nearness(mean=(1.0, 1e6), scale=(1.0, 1e5), inverse=((1.0, 0.0), (0.0, 1.0)), limit=1.0),
         error=records.HeldOutError(n=number, mape=0.046, within_10pct=0.9, kendall_tau=0.957, worst=0.171),
+        margin=0.1,
         interval=0.101,
         coverage=0.9,
         points=tuple(points),

@@ -8,6 +8,7 @@ import tiny
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from toolchain.arrays import to_arrays
 from toolchain.errors import UsageError
 from toolchain.records import Mixture, Workload
 from toolchain.space import Axis
@@ -99,7 +100,7 @@ def test_depth_per_layer_is_no_depth() -> None:
 def test_features_count_the_multiply_adds_that_torch_counts(labels: int, workload: Workload) -> None:
     space = tiny.resolved(labels)
     for architecture in tiny.samples(space, 5):
-        features = BERT.features(space, architecture, workload)
+        features = {name: float(one) for name, (one,) in _features(space, architecture, workload).items()}
         counted = 1e6 * sum(features[kind] for kind in ("dense", "attention", "head", "decoder"))
         with torch.device("meta"), FlopCounterMode(display=False) as counter:
             subnet = tiny_subnet(space, architecture)
@@ -107,6 +108,10 @@ def test_features_count_the_multiply_adds_that_torch_counts(labels: int, workloa
             subnet(ids, ids)
         assert counter.get_total_flops() / 2 == pytest.approx(counted)
         assert features["layers"] == architecture.number("depth")
+
+
+def _features(space: Any, architecture: Any, workload: Workload) -> dict[str, Any]:
+    return BERT.features(space, to_arrays(space, [architecture]), workload)
 
 
 def tiny_subnet(space: Any, architecture: Any) -> torch.nn.Module:

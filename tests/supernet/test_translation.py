@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from toolchain.arrays import to_arrays
 from toolchain.errors import UsageError
 from toolchain.records import Mixture, Workload
 from toolchain.space import Architecture, Axis, SearchSpace
@@ -289,10 +290,13 @@ def test_translation_has_no_labels() -> None:
 
 def test_features_tell_architectures_apart_by_what_they_cost() -> None:
     space, workload = resolved(), Workload(batch=1, sequence_length=10)
-    least = TRANSLATION.features(space, space.smallest(), workload)
-    most = TRANSLATION.features(space, space.largest(), workload)
-    assert least.keys() == most.keys()
-    assert all(most[name] >= least[name] for name in least)
-    longer = TRANSLATION.features(space, space.largest(), Workload(batch=1, sequence_length=20))
+    extremes = to_arrays(space, [space.smallest(), space.largest()])
+    features = TRANSLATION.features(space, extremes, workload)
+    assert all(most >= least for least, most in features.values())
+    most = {name: values[1] for name, values in features.items()}
+    longer = {
+        name: values[1]
+        for name, values in TRANSLATION.features(space, extremes, Workload(batch=1, sequence_length=20)).items()
+    }
     assert longer["decoder_layer_steps"] == 2 * most["decoder_layer_steps"]
     assert longer["decoder_attention"] == 4 * most["decoder_attention"]

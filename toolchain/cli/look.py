@@ -1,4 +1,4 @@
-"""The subcommands that look at what is there: evaluate, sample, predict, verify, report, config."""
+"""The subcommands that look at what is there: evaluate, sample, verify, report, config."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import click
 
 from toolchain.cli.app import app, common
 from toolchain.cli.options import FOLDER, run_option, seed_option
-from toolchain.cli.output import ProgressPrinter, ms, percent, plain, print_result, table
-from toolchain.cli.words import error_in_words
+from toolchain.cli.output import ProgressPrinter, plain, print_result, table
 
 
 @app.command()
@@ -101,60 +100,6 @@ def sample(json: bool, quiet: bool, **options: Any) -> None:
     run.remember(drawn)
     lines = [msgspec.json.encode(one).decode() for one in drawn]
     data = [{"id": one.id, "architecture": one} for one in drawn]
-    print_result(plain(data), [], lines, as_json=json, quiet=quiet)
-
-
-@app.command()
-@run_option
-@click.option("--device", help="Whose latency table to predict from. [the device profiled last]")
-@click.option("--arch", multiple=True, help="JSON, a file, an id, smallest, largest, winner. Repeatable.")
-@click.option("--n", type=click.IntRange(1), help="Or: draw this many at random.")
-@seed_option
-@common
-def predict(json: bool, quiet: bool, **options: Any) -> None:
-    """Latency of architectures nobody measured, with an interval, and how wrong the predictor has been.
-
-    \b
-    mostool predict --arch winner
-    mostool predict --n 20 --seed 1
-    """
-    import numpy as np
-
-    from toolchain.errors import UsageError
-    from toolchain.pipeline.predict import find_predictor
-    from toolchain.pipeline.predict import predict as predict_latency
-    from toolchain.pipeline.project import Project
-    from toolchain.pipeline.runs import Run
-
-    project = Project(Path())
-    run = Run(project.find_run(options["run"]))
-    found = find_predictor(project, run.info.space, options["device"])
-    if found is None:
-        raise UsageError("there is no latency table of this run's space", hint="mostool profile --device cpu")
-    rng = np.random.default_rng(options["seed"])
-    architectures = [run.read_architecture(one) for one in options["arch"]]
-    architectures += [run.info.space.sample(rng) for _ in range(options["n"] or 0)]
-    run.remember(architectures)
-    predictions = predict_latency(found[0], architectures)
-    rows = [[one.architecture.id, ms(one.latency_s), f"{ms(one.low_s)} to {ms(one.high_s)}"] for one in predictions]
-    interval = f"{percent(found[0].coverage)} interval"
-    lines = [*table(["id", "predicted (p50)", interval], rows), *error_in_words(found[0])]
-    data = {
-        "predictions": [
-            {
-                "id": one.architecture.id,
-                "latency_s": one.latency_s,
-                "low_s": one.low_s,
-                "high_s": one.high_s,
-                "source": "emulated" if found[0].environment.emulator else "predicted",
-            }
-            for one in predictions
-        ],
-        "device": found[0].target,
-        "workload": found[0].workload,
-        "error": found[0].error,
-        "coverage": found[0].coverage,
-    }
     print_result(plain(data), [], lines, as_json=json, quiet=quiet)
 
 

@@ -18,7 +18,7 @@ from toolchain.cli.output import (
     print_result,
     table,
 )
-from toolchain.cli.values import COUNT, SIZE, TIME
+from toolchain.cli.values import COUNT, ERROR, SIZE, SPAN, TIME
 from toolchain.cli.words import costs_in_words, manifest_in_words, of_emulated, on_run, profiled_in_words
 
 
@@ -29,7 +29,10 @@ from toolchain.cli.words import costs_in_words, manifest_in_words, of_emulated, 
     help="A target: see mostool devices list. Repeatable: several are measured at once. [cpu]",
 )
 @run_option
-@click.option("--n", type=click.IntRange(1), default=40, show_default=True, help="Subnets the table is to hold.")
+@click.option("--n", type=click.IntRange(1), help="Subnets the table is to hold, with a goal at most. [40; 200]")
+@click.option("--target-error", type=ERROR, help="Goal: measure until the predictor is this good (MAPE), as 3%.")
+@click.option("--budget", type=SPAN, help="Goal: measure so long at most, as 10min.")
+@click.option("--transfer", help="Lean on the table of this device, where that helps: then 10 to 20 subnets do.")
 @click.option("--arch", multiple=True, help="Measure this architecture instead. Repeatable.")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Sequences in one pass.")
 @click.option("--length", type=click.IntRange(1), help="Tokens in a sequence. [the run's longest, at most 128]")
@@ -45,11 +48,13 @@ def profile(json: bool, quiet: bool, **options: Any) -> None:
     \b
     mostool profile --device cpu
     mostool profile --device cpu --n 100 --length 32
+    mostool profile --device cpu --target-error 3% --budget 10min
     mostool profile --device rpi
     """
     import msgspec
 
-    from toolchain.errors import MostoolError
+    from toolchain.errors import MostoolError, UsageError
+    from toolchain.pipeline.growing import MOST, SUBNETS, Goal
     from toolchain.pipeline.profile import Profiled, Request, profile_all, usual_workload
     from toolchain.pipeline.profile import profile as profile_run
     from toolchain.pipeline.project import Project
@@ -65,10 +70,17 @@ def profile(json: bool, quiet: bool, **options: Any) -> None:
             msgspec.structs.replace(one, measure=msgspec.structs.replace(one.measure, **measure)) for one in targets
         ]
     run = Run(project.find_run(options["run"]))
+    goal = None
+    if options["target_error"] is not None or options["budget"] is not None:
+        if options["arch"]:
+            raise UsageError("a goal chooses what is measured", hint="leave --arch out, or --target-error and --budget")
+        goal = Goal(options["target_error"], options["budget"], options["n"] or MOST)
     request = Request(
         Workload(batch=options["batch"], sequence_length=options["length"] or usual_workload(run).sequence_length),
-        options["n"],
+        options["n"] or SUBNETS,
         [run.read_architecture(one) for one in options["arch"]],
+        goal=goal,
+        like=options["transfer"],
         fresh=options["fresh"],
         retry_failed=options["retry_failed"],
         self_test=options["self_test"],
@@ -97,6 +109,7 @@ def profile(json: bool, quiet: bool, **options: Any) -> None:
             "elapsed_s": one.elapsed_s,
             "environment": one.info.environment,
             "predictor_error": one.predictor.error if one.predictor else None,
+            "goal_met": one.standing.meets(one.goal) if one.goal and one.standing else None,
         }
         for one in done
     ]

@@ -15,9 +15,11 @@ else:
     _FloatType = click.ParamType  # click 8.2 and 8.3 know no ParamType[float]
 
 _TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+_SPANS = {"s": 1.0, "min": 60.0, "h": 3600.0}
+_SHARES = {"%": 0.01, "": 1.0}
 _SIZES = {"b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30}
 _COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
-_NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+_NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z%]*)\s*", re.IGNORECASE)
 
 
 class _Quantity(_FloatType):
@@ -50,6 +52,8 @@ class _Finite(click.FloatRange):
 POSITIVE = _Finite(0, min_open=True)
 NOT_NEGATIVE = _Finite(0)
 SHARE = _Finite(0, 1, max_open=True)
+SPAN = _Quantity("span of time", _SPANS, "10min")
+ERROR = _Quantity("error", _SHARES, "3%")
 TIME = _Quantity("time", _TIMES, "80ms")
 SIZE = _Quantity("size", _SIZES, "2MiB")
 COUNT = _Quantity("count", _COUNTS, "1.5M")

@@ -28,7 +28,19 @@ def profiled_in_words(run: Path, done: Any) -> list[str]:
         )
     if done.measured_now and done.elapsed_s:
         lines.append(f"{done.elapsed_s:.0f} s, {percent(done.called_s / done.elapsed_s)} of them inside inferences")
+    if done.goal is not None and done.goal.target_error is not None and done.standing is not None:
+        lines.append(goal_in_words(done.goal, done.standing))
     return lines + (error_in_words(done.predictor) if done.predictor is not None else [])
+
+
+def goal_in_words(goal: Any, standing: Any) -> str:
+    target = percent(goal.target_error)
+    if standing.mape is None:
+        return f"goal of {target} not reached: {standing.rows} latencies are too few to know an error"
+    so_far = f"{percent(standing.mape)} ± {percent(standing.doubt)} with {standing.rows} subnets"
+    if standing.meets(goal):
+        return f"goal of {target} reached: {so_far}"
+    return f"goal of {target} not reached: {so_far}; give it more: --budget, --n, a quieter device"
 
 
 def of_emulated(costs: Any) -> str:
@@ -42,14 +54,60 @@ def of_emulated(costs: Any) -> str:
 
 
 def error_in_words(predictor: Any) -> list[str]:
+    """How a predictor was made, how wrong it is, and what was wrong with its table."""
     error = predictor.error
-    emulated = " (emulated)" if predictor.environment.emulator else ""
-    return [
-        f"predictor on {predictor.target}{emulated}, {predictor.workload.slug}: "
+    others = ", ".join(f"{name} {percent(mape)}" for name, mape in predictor.compared.items())
+    word = f" ({predictor.source})" if predictor.source != "measured" else ""
+    lines = [
+        f"predictor on {predictor.target}{word}, {predictor.workload.slug}: "
         f"held-out error {percent(error.mape)} (mean), "
         f"{percent(error.worst)} (worst), {percent(error.within_10pct)} within 10 %, "
-        f"Kendall tau {error.kendall_tau:.2f}; n={error.n}, cross-validated"
+        f"Kendall tau {error.kendall_tau:.2f}; n={error.n}, cross-validated ({others})"
     ]
+    if predictor.transfer is not None:
+        lean = predictor.transfer
+        helped = lean.together < lean.alone
+        lines.append(
+            f"leaning on {lean.target}: held-out error {percent(lean.alone)} alone, {percent(lean.together)} with it: "
+            + ("used" if helped else "refused, it would hurt")
+        )
+    return lines + findings_in_words(predictor.findings)
+
+
+_MOST_FINDINGS = 8
+
+
+def findings_in_words(findings: Any) -> list[str]:
+    """What is wrong with a table's rows, counted from 0 in the order they were measured."""
+    singles = [one for one in findings if one.kind == "outlier"]
+    others = [one for one in findings if one.kind != "outlier"]
+    lines = [_finding(one) for one in others[:_MOST_FINDINGS]]
+    if len(others) > _MOST_FINDINGS:
+        lines.append(f"and {len(others) - _MOST_FINDINGS} more stretches of rows")
+    if singles:
+        worst = max(singles, key=lambda one: abs(one.ratio - 1))
+        rows = ", ".join(str(one.first) for one in singles[:_MOST_FINDINGS])
+        more = ", ..." if len(singles) > _MOST_FINDINGS else ""
+        lines.append(
+            f"outliers: {len(singles)} single rows ({rows}{more}), the worst {_off(worst.ratio)}: not fitted, "
+            "but counted in the error"
+        )
+    return lines
+
+
+def _finding(one: Any) -> str:
+    rows = f"rows {one.first} to {one.last}"
+    return {
+        "outlier-block": f"outlier block: {rows} took {_off(one.ratio)} more or less than the others let expect "
+        f"(throttled, or other work?): {one.done}",
+        "shift": f"shift: {rows} lie {_off(one.ratio)} from the others: {one.done}",
+        "drift": f"drift: neighbours err alike (residuals are autocorrelated, about {100 * abs(one.ratio - 1):.1f} %): "
+        f"{one.done}",
+    }[one.kind]
+
+
+def _off(ratio: float) -> str:
+    return f"{100 * (ratio - 1):+.1f} %"
 
 
 def costs_in_words(costs: Any) -> list[str]:

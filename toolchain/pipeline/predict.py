@@ -6,70 +6,122 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from toolchain import predict as prediction
 from toolchain import profiling
-from toolchain.errors import DeviceError, UsageError
+from toolchain.arrays import AxisArrays, Floats, count, part, to_arrays
+from toolchain.errors import DeviceError, MostoolError, UsageError
 from toolchain.files import sha256_file
+from toolchain.pipeline.latencies import Latencies, read_header, read_latencies
 from toolchain.pipeline.project import Project
-from toolchain.records import Cost, PredictorInfo, Source, TableInfo, Timed, Workload, read_record, write_record
+from toolchain.records import Cost, PredictorInfo, Source, TableInfo, Workload, read_record, write_record
 from toolchain.space import Architecture, SearchSpace
 from toolchain.supernet.families import declaration
 from toolchain.targets import find_targets, read_target
 
 PREDICTOR_FILE = "predictor.json"
+_AT_ONCE = 1 << 15
+"""Architectures whose features are held in memory together."""
 
 
 class Prediction(NamedTuple):
-    """What one pass of a subnet is expected to take; 9 in 10 subnets lie between low_s and high_s."""
+    """What one pass of a subnet is expected to take; 9 in 10 subnets lie between low_s and high_s.
+
+    Where it is `extrapolated`, far from all that was measured, the interval is no promise.
+    """
 
     architecture: Architecture
     latency_s: float
     low_s: float
     high_s: float
+    extrapolated: bool
 
 
-def fit_table(folder: Path) -> PredictorInfo:
+def fit_table(folder: Path, known: Path | None = None) -> PredictorInfo:
     """Fit the predictor of a latency table on all its latencies, and keep it beside the table.
+
+    With the folder of a `known` device's table it leans on that one, where that helps.
+
+    Raises:
+        UsageError: too few latencies; or the known device's table is of another space.
+        IntegrityError: the table is damaged.
+    """
+    table = read_latencies(folder)
+    rows, about = as_rows(table), _about(table)
+    if known is None:
+        fitted = prediction.fit_predictor(rows, about)
+    else:
+        fitted, _ = prediction.fit_with(rows, about, _known(known, table))
+    write_record(folder / PREDICTOR_FILE, fitted)
+    return fitted
+
+
+def fit_kind(folder: Path, kind: str) -> PredictorInfo:
+    """A predictor of one kind of model, whether or not it is the best; it is not kept.
 
     Raises:
         UsageError: too few latencies.
-        IntegrityError: the table is damaged.
     """
-    info, rows = profiling.read_table(folder)
-    family = declaration(info.space.family)
-    timed = [(row.architecture, row.outcome) for row in rows if isinstance(row.outcome, Timed)]
-    anchor = profiling.anchor_s(outcome for _, outcome in timed)
-    fitted = prediction.fit_predictor(
-        [
-            prediction.Row(
-                architecture.id,
-                family.features(info.space, architecture, info.workload),
-                profiling.latency(outcome, anchor).median_s,
-            )
-            for architecture, outcome in timed
-        ],
-        target=info.target,
-        workload=info.workload,
-        space=info.space,
-        table_sha256=sha256_file(folder / profiling.JOURNAL),
-        environment=info.environment,
+    table = read_latencies(folder)
+    fitter = {**prediction.KINDS, "blocks": prediction.fit_blocks}[kind]
+    return prediction.fit_predictor(as_rows(table), _about(table), {kind: fitter})
+
+
+def _about(table: Latencies) -> prediction.About:
+    return prediction.About(
+        target=table.target,
+        workload=table.workload,
+        space=table.space,
+        table_sha256=table.sha256,
+        source=table.source,
+        environment=table.environment,
     )
-    write_record(folder / PREDICTOR_FILE, fitted)
-    return fitted
+
+
+def as_rows(table: Latencies) -> prediction.Rows:
+    return prediction.Rows.of(table.ids, table.features, table.latency_s)
+
+
+def _known(folder: Path, table: Latencies) -> prediction.Known:
+    known = read_latencies(folder)
+    if known.space != table.space:
+        raise UsageError(
+            f"the table of {known.target} is of another space: {known.space.name}, not {table.space.name}",
+            hint="transfer takes the same space measured on another device",
+        )
+    rows, inspection = as_rows(known), prediction.inspect(as_rows(known))
+    if len(rows.ids) < prediction.MINIMUM_ROWS:
+        raise UsageError(f"{known.target} has {len(rows.ids)} latencies, too few to lean on")
+    return prediction.Known(known.target, known.sha256, rows.part(inspection.fitted))
 
 
 def read_predictor(folder: Path) -> PredictorInfo:
     """The predictor of a table; fitted anew where the table has changed, or the family counts other features, since."""
     path = folder / PREDICTOR_FILE
-    if path.is_file() and (folder / profiling.JOURNAL).is_file():
-        fitted, table = read_record(path, PredictorInfo), read_record(folder / profiling.TABLE, TableInfo)
-        same = (fitted.environment, fitted.space, fitted.workload) == (table.environment, table.space, table.workload)
-        family = declaration(fitted.space.family)
-        features = tuple(family.features(fitted.space, fitted.space.smallest(), fitted.workload))
-        known = (fitted.table_sha256, fitted.features) == (sha256_file(folder / profiling.JOURNAL), features)
-        if same and known:
+    if path.is_file():
+        header = read_header(folder)
+        try:
+            fitted = read_record(path, PredictorInfo)
+        except MostoolError:
+            return fit_table(folder)  # of an older mostool: the table is what counts
+        same = (fitted.environment, fitted.space, fitted.workload) == (
+            header.environment,
+            header.space,
+            header.workload,
+        )
+        features = tuple(_features(fitted, to_arrays(fitted.space, [fitted.space.smallest()])))
+        if same and (fitted.table_sha256, fitted.features) == (header.sha256, features):
             return fitted
+        if fitted.transfer is not None:
+            return fit_table(folder, _table_with(folder.parent.parent, fitted.transfer.target, fitted))
     return fit_table(folder)
+
+
+def _table_with(profiles: Path, target: str, fitted: PredictorInfo) -> Path | None:
+    """The table of another device that a predictor leaned on; None where it is gone."""
+    found = Project(profiles.parent).find_table(target, fitted.space, fitted.workload)
+    return found or Project(profiles.parent).find_table(target, fitted.space)
 
 
 def find_predictor(
@@ -92,13 +144,25 @@ def find_predictor(
             read_target(device, project.root)
         return None
     try:
-        fitted = read_predictor(folder)
+        fitted = predictor_of(project, folder)
     except UsageError:
         if needed:
             raise
         return None
-    _check_settings(project, read_record(folder / profiling.TABLE, TableInfo), folder)
     return fitted, sha256_file(folder / PREDICTOR_FILE)
+
+
+def predictor_of(project: Project, folder: Path) -> PredictorInfo:
+    """The predictor of a table of the project, whose target must still have the settings it was measured with.
+
+    Raises:
+        UsageError: the table is too small.
+        DeviceError: the table was measured with other settings than the target has now.
+    """
+    fitted = read_predictor(folder)
+    if (folder / profiling.TABLE).is_file():
+        _check_settings(project, read_record(folder / profiling.TABLE, TableInfo), folder)
+    return fitted
 
 
 def _check_settings(project: Project, info: TableInfo, folder: Path) -> None:
@@ -119,6 +183,12 @@ def _check_settings(project: Project, info: TableInfo, folder: Path) -> None:
         )
 
 
+def explain(info: PredictorInfo, architectures: Sequence[Architecture]) -> dict[str, Floats]:
+    """Seconds [n] that each block takes, by a predictor of the kind `blocks`."""
+    features = _features(info, to_arrays(info.space, architectures))
+    return prediction.explain(info, features, declaration(info.space.family).BLOCKS)
+
+
 def predict(info: PredictorInfo, architectures: Sequence[Architecture]) -> list[Prediction]:
     """Latency of each architecture with its interval.
 
@@ -126,30 +196,40 @@ def predict(info: PredictorInfo, architectures: Sequence[Architecture]) -> list[
         UsageError: an architecture is not of the predictor's space.
     """
     if not architectures:
-        raise UsageError("there is no architecture to predict", hint="give --arch, or --n to sample some")
+        raise UsageError("there is no architecture to predict", hint="give --arch, --file, or --n to sample some")
     for architecture in architectures:
         info.space.check(architecture)
-    seconds = _seconds(info, architectures)
+    found = predict_arrays(info, to_arrays(info.space, architectures))
     return [
-        Prediction(one, value, value * max(0.0, 1 - info.interval), value * (1 + info.interval))
-        for one, value in zip(architectures, seconds, strict=True)
+        Prediction(one, float(latency_s), float(low_s), float(high_s), bool(extrapolated))
+        for one, latency_s, low_s, high_s, extrapolated in zip(architectures, *found, strict=True)
     ]
+
+
+def predict_arrays(info: PredictorInfo, arrays: AxisArrays) -> prediction.Predicted:
+    """Latencies of many architectures, given as arrays: [n] each."""
+    parts = [
+        prediction.apply(info, _features(info, part(arrays, slice(start, start + _AT_ONCE))))
+        for start in range(0, count(arrays), _AT_ONCE)
+    ]
+    return prediction.Predicted(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+
+
+def source_of(info: PredictorInfo) -> Source:
+    """What a predicted latency is called: what is predicted from an emulated device's latencies keeps that word."""
+    return "emulated" if info.source == "emulated" else "predicted"
 
 
 def latency_costs(info: PredictorInfo, architectures: Sequence[Architecture]) -> list[Cost]:
-    """Predicted latencies as costs: a budget is compared with the upper end of the interval.
-
-    What is predicted from an emulated device's latencies keeps that word.
-    """
-    source: Source = "emulated" if info.environment.emulator else "predicted"
+    """Predicted latencies as costs: a budget is compared with the upper end of the interval."""
+    if not architectures:
+        return []
+    found, source = predict_arrays(info, to_arrays(info.space, architectures)), source_of(info)
     return [
-        Cost(value=value, upper=value * (1 + info.interval), source=source) for value in _seconds(info, architectures)
+        Cost(value=float(value), upper=float(upper), source=source)
+        for value, upper in zip(found.latency_s, found.high_s, strict=True)
     ]
 
 
-def _seconds(info: PredictorInfo, architectures: Sequence[Architecture]) -> list[float]:
-    if not architectures:
-        return []
-    family = declaration(info.space.family)
-    features = [family.features(info.space, one, info.workload) for one in architectures]
-    return [float(value) for value in prediction.predict_s(info, features)]
+def _features(info: PredictorInfo, arrays: AxisArrays) -> dict[str, Floats]:
+    return declaration(info.space.family).features(info.space, arrays, info.workload)

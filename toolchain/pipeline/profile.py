@@ -7,21 +7,21 @@ import datetime as dt
 import tempfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
 
 from toolchain import devices, export, profiling
 from toolchain import predict as prediction
 from toolchain.errors import MostoolError, UnstableError, UsageError
 from toolchain.files import sha256_bytes
 from toolchain.pipeline.building import Group, build_reference, built_groups
-from toolchain.pipeline.predict import read_predictor
+from toolchain.pipeline.growing import Goal, Standing, batches, plan
+from toolchain.pipeline.latencies import read_header
+from toolchain.pipeline.predict import fit_table, read_predictor
 from toolchain.pipeline.project import Project
+from toolchain.pipeline.remarks import doubts_of, remarks_on
 from toolchain.pipeline.runs import Run
 from toolchain.progress import Progress, ProgressListener, silent
 from toolchain.records import (
@@ -35,20 +35,22 @@ from toolchain.records import (
     Workload,
     now,
 )
-from toolchain.space import Architecture, SearchSpace
+from toolchain.space import Architecture
 from toolchain.supernet.families import declaration
 from toolchain.targets import Local, Target
 
-_BUSY = 0.5
-"""Of a core, on average: more than so many waiting processes before anything is measured are worth a word."""
-
 
 class Request(NamedTuple):
-    """What a table is to hold: `n` subnets of the run's plan, or these architectures."""
+    """What a table is to hold: `n` subnets of the run's plan, or these architectures, or what meets a goal.
+
+    `like` names a device whose table the predictor leans on.
+    """
 
     workload: Workload
     n: int
     architectures: Sequence[Architecture] = ()
+    goal: Goal | None = None
+    like: str | None = None
     fresh: bool = False
     retry_failed: bool = False
     self_test: bool = False
@@ -69,6 +71,8 @@ class Profiled(NamedTuple):
     warnings: list[str]
     called_s: float = 0.0
     elapsed_s: float = 0.0
+    goal: Goal | None = None
+    standing: Standing | None = None
 
 
 def profile(
@@ -159,32 +163,95 @@ def _grow(
         profiling.open_table(folder, info, reference, fresh=request.fresh) as table,
         tempfile.TemporaryDirectory() as scratch,
     ):
-        missing = [one for one in wanted(run, request) if not table.done(one, retry_failed=request.retry_failed)]
-        if request.self_test or (missing and table.info.noise_floor is None):
-            table.note_noise_floor(
-                profiling.noise_floor(folder / profiling.REFERENCE, inputs, device, listener, spent, environment)
-            )
-        done = 0
-        for group in built_groups(run, target, missing, Path(scratch)):
-
-            def report(progress: Progress, before: int = done) -> None:
-                listener(Progress("profile", before, len(missing), progress.note))
-
-            _measure_group(table, group, run, device, report, spent)
-            done += len(group)
-        listener(Progress("profile", len(missing), len(missing)))
+        work = _Work(run, device, table, listener, spent)
+        began_measuring = time.monotonic()
+        if request.self_test:
+            work.test_noise(inputs, environment)
+        for batch in work.batches(request, began_measuring):
+            if table.info.noise_floor is None:
+                work.test_noise(inputs, environment)
+            work.measure(batch, Path(scratch))
+        listener(Progress("profile", work.done, work.done))
         timed = sum(isinstance(row.outcome, Timed) for row in table.measurements)
         failed = len(table.measurements) - timed
-        doubts = _doubts(table.measurements)
-        warnings = [*table.repairs, *device.remarks, *doubts, *_remarks(table.info, table.measurements)]
+        doubts = doubts_of(table.measurements)
+        warnings = [*table.repairs, *device.remarks, *doubts, *remarks_on(table.info, table.measurements)]
         info = table.info
     (folder / profiling.TABLE).touch()  # the table that was asked for last is the one that search takes
-    predictor = read_predictor(folder) if timed >= prediction.MINIMUM_ROWS else None
+    predictor = _predictor(project, folder, timed, request)
     elapsed_s = time.monotonic() - began
-    return (
-        Profiled(folder, info, len(missing), timed, failed, predictor, warnings, spent.called_s, elapsed_s),
-        doubts,
+    done = Profiled(folder, info, work.done, timed, failed, predictor, warnings, spent.called_s, elapsed_s)
+    return done._replace(goal=request.goal, standing=work.standing), doubts
+
+
+def _predictor(project: Project, folder: Path, timed: int, request: Request) -> PredictorInfo | None:
+    """The table's predictor, where it has rows enough; leaning on another device's table, where one is named."""
+    if request.like is None:
+        return read_predictor(folder) if timed >= prediction.MINIMUM_ROWS else None
+    header = read_header(folder)
+    known = project.find_table(request.like, header.space, header.workload) or project.find_table(
+        request.like, header.space
     )
+    if known is None:
+        raise UsageError(
+            f"{request.like} has no latency table of this space", hint=f"mostool profile --device {request.like}"
+        )
+    return fit_table(folder, known) if timed >= prediction.MINIMUM_ROWS_TRANSFERRED else None
+
+
+class _Work:
+    """Measuring into an open table over an open device, batch by batch.
+
+    Attributes:
+        done: subnets measured so far, failures too.
+        standing: how far the request's goal is, where it has one.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        device: devices.Device,
+        table: profiling.LatencyTable,
+        listener: ProgressListener,
+        spent: profiling.Spent,
+    ) -> None:
+        self.run, self.device, self.table, self.listener, self.spent = run, device, table, listener, spent
+        self.done = 0
+        self.standing: Standing | None = None
+        self._expected = 0
+
+    def batches(self, request: Request, began: float) -> Iterator[list[Architecture]]:
+        """What the request wants and the table has not."""
+        if request.goal is not None:
+            self._expected = request.goal.most - len(self.table.measurements)
+            yield from batches(self.table, request.goal, self._tell, began)
+            return
+        retry = request.retry_failed
+        missing = [one for one in wanted(self.run, request) if not self.table.done(one, retry_failed=retry)]
+        self._expected = len(missing)
+        if missing:
+            yield missing
+
+    def _tell(self, standing: Standing) -> None:
+        self.standing = standing
+
+    def test_noise(self, inputs: dict[str, profiling.InputShape], environment: Environment) -> None:
+        reference = self.table.folder / profiling.REFERENCE
+        floor = profiling.noise_floor(reference, inputs, self.device, self.listener, self.spent, environment)
+        self.table.note_noise_floor(floor)
+
+    def measure(self, architectures: list[Architecture], scratch: Path) -> None:
+        """Build and measure these; each outcome, failures too, becomes a row of the table."""
+        self.run.remember(architectures)
+        for group in built_groups(self.run, self.device.target, architectures, Path(tempfile.mkdtemp(dir=scratch))):
+            _measure_group(self.table, group, self.run, self.device, self._report, self.spent)
+            self.done += len(group)
+
+    def _report(self, progress: Progress) -> None:
+        error = ""
+        if self.standing is not None and self.standing.mape is not None:
+            error = f"held-out error {100 * self.standing.mape:.1f} %, "
+        self.listener(Progress("profile", self.done, self._expected, error + progress.note))
 
 
 def describe_table(
@@ -208,71 +275,9 @@ def describe_table(
     )
 
 
-def plan(space: SearchSpace, n: int) -> list[Architecture]:
-    """The `n` architectures of a table, in order: the extremes and the middle, then random ones.
-
-    Every other draw has layers all alike, which spreads the latencies wider. A longer plan begins with a shorter one.
-    """
-    rng = np.random.default_rng(0)
-    drawn = {one.id: one for one in (space.smallest(), space.largest(), space.middle())}
-    limit = min(n, space.size())
-    tries = 0
-    while len(drawn) < limit and tries < 200 * n:
-        one = space.sample_even(rng) if tries % 2 else space.sample(rng)
-        drawn.setdefault(one.id, one)
-        tries += 1
-    return list(drawn.values())[:n]
-
-
 def usual_workload(run: Run) -> Workload:
     """One sequence as long as the run takes, at most 128 tokens."""
     return Workload(batch=1, sequence_length=min(run.info.space.fixed["maximum_length"], 128))
-
-
-def _doubts(measurements: Sequence[Measurement]) -> list[str]:
-    """One sentence where figures of the table are in doubt: how many of how many, and why."""
-    timed = [row.outcome for row in measurements if isinstance(row.outcome, Timed)]
-    if not timed:
-        return []
-    anchor = profiling.anchor_s(timed)
-    reasons = Counter(reason for outcome in timed for reason in profiling.latency(outcome, anchor).status)
-    if not reasons:
-        return []
-    listed = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
-    advice = "the machine was busy; a quiet one and --fresh give firmer figures"
-    return [f"latencies are in doubt, of {len(timed)}: {listed}; {advice}"]
-
-
-def _remarks(info: TableInfo, measurements: Sequence[Measurement]) -> list[str]:
-    """What a reader of the table should know, though it puts no single figure in doubt."""
-    remarks = []
-    if info.environment.emulator:
-        remarks.append(
-            f"{info.target} is emulated ({info.environment.emulator}): its latencies say nothing about a real device"
-        )
-    if info.threads > info.environment.cores:
-        remarks.append(
-            f"{info.target} runs {info.threads} threads on {info.environment.cores} cores: they wait for each other; "
-            "change runtime.threads in its file"
-        )
-    if info.thermal == "sustained":
-        remarks.append(f"{info.target} was measured under sustained load, throttled where its heat makes it so")
-    conditions = [row.outcome.conditions for row in measurements if isinstance(row.outcome, Timed)]
-    discarded = max((one.rounds_discarded for one in conditions), default=0)
-    if discarded:
-        waited = max(one.cooled_s for one in conditions)
-        remarks.append(
-            f"{info.target} was throttled or hot: up to {discarded} rounds of a group were discarded and made again, "
-            f"after {waited:.0f} s of waiting"
-        )
-    if any((one.throttled_start or 0) >> 16 for one in conditions):
-        remarks.append(f"{info.target} had been throttled or short of voltage before, since it was started")
-    busiest = max((one.load_per_core for one in conditions), default=0.0)
-    if busiest > _BUSY:
-        remarks.append(
-            f"{info.target} had other work: up to {busiest:.1f} processes for each core before a group began"
-        )
-    return remarks
 
 
 def check_workload(run: Run, workload: Workload) -> None:

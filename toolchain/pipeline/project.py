@@ -13,10 +13,12 @@ from typing import NamedTuple
 import toolchain
 from toolchain.errors import IntegrityError, UsageError
 from toolchain.files import sha256_file
-from toolchain.records import RunInfo, TableInfo, Workload, now, read_record, write_record
+from toolchain.pipeline.latencies import header_file, is_table, read_header
+from toolchain.records import RunInfo, Workload, now, write_record
 from toolchain.space import Architecture, SearchSpace
 
 CHECKPOINT_FILE = "checkpoint.json"
+_PREFERRED = ("emulated", "imported", "measured")
 _DISTRIBUTIONS = ("torch", "onnx", "onnxruntime", "numpy", "tokenizers", "safetensors", "scikit-learn", "msgspec")
 
 
@@ -73,26 +75,27 @@ class Project(NamedTuple):
     def find_table(self, device: str | None, space: SearchSpace, workload: Workload | None = None) -> Path | None:
         """The latency table of this space that was profiled last, on that device and workload or on any; or None.
 
-        An emulated device's is taken only where no real one has any.
+        An imported table is taken only where none was measured, and an emulated device's only where there is no other.
 
         Raises:
             IntegrityError: there is none but a damaged one.
         """
-        found: list[tuple[bool, int, Path]] = []
+        found: list[tuple[int, int, Path]] = []
         damage: IntegrityError | None = None
-        for path in (self.root / "profiles").glob(f"{device or '*'}/*/table.json"):
-            if not _current(path.parent):
+        for folder in (self.root / "profiles").glob(f"{device or '*'}/*"):
+            if not _current(folder) or not is_table(folder):
                 continue
             try:
-                info = read_record(path, TableInfo)
+                header = read_header(folder)
             except IntegrityError as error:
                 damage = error
                 continue
-            if info.space == space and workload in {None, info.workload}:
-                found.append((not info.environment.emulator, path.stat().st_mtime_ns, path))
+            if header.space == space and workload in {None, header.workload}:
+                rank = _PREFERRED.index(header.source)
+                found.append((rank, header_file(folder).stat().st_mtime_ns, folder))
         if not found and damage is not None:
             raise damage
-        return max(found)[2].parent if found else None
+        return max(found)[2] if found else None
 
     def _run_names(self) -> list[str]:
         return sorted(path.name for path in self.runs.glob("*") if path.is_dir())

@@ -13,7 +13,7 @@ import numpy as np
 from toolchain import search as searching
 from toolchain.errors import UsageError
 from toolchain.journal import Journal
-from toolchain.pipeline.predict import find_predictor, latency_costs
+from toolchain.pipeline.predict import find_predictor, latency_costs, predict
 from toolchain.pipeline.project import Project, write_run_info
 from toolchain.pipeline.runs import Run
 from toolchain.progress import ProgressListener, silent
@@ -117,6 +117,11 @@ def search(
         warnings.extend(journal.repairs)
     if len(found.evaluations) < evaluations:
         warnings.append(f"the search ended after {len(found.evaluations)} subnets: nothing new that fits was found")
+    if predictor and predict(predictor, [found.winner.architecture])[0].extrapolated:
+        warnings.append(
+            f"the winner's latency is extrapolated: it is far from all that was measured on {predictor.target}; "
+            "profile it with --arch, then search again"
+        )
     result = SearchResult(
         space=space,
         searcher=searcher,
@@ -228,11 +233,13 @@ def _remembered_quality(run: Run, journal: Journal[KnownQuality]) -> searching.Q
 
 def _doubts(predictor: PredictorInfo) -> list[str]:
     """What a predictor's own error says against searching with it."""
-    error = predictor.error
+    error, doubts = predictor.error, []
+    if predictor.source == "imported":
+        doubts.append(f"the latencies of {predictor.target} are imported: nobody here has measured them")
     if error.mape <= _USABLE_MAPE and error.kendall_tau >= _USABLE_TAU:
-        return []
-    doubt = (
+        return doubts
+    doubts.append(
         f"the predictor of {predictor.target} is {100 * error.mape:.0f} % wrong in the mean and ranks subnets with "
         f"Kendall tau {error.kendall_tau:.2f}: its latencies are guesses; profile more subnets, on a quieter device"
     )
-    return [doubt]
+    return doubts

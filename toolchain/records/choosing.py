@@ -1,4 +1,4 @@
-"""Predictors, budgets, searches, and what ships."""
+"""Budgets, searches, and what ships."""
 
 from __future__ import annotations
 
@@ -9,36 +9,6 @@ from toolchain.records.measuring import Artifact, Environment, Latency, Workload
 from toolchain.records.storing import Record, Source, Stored
 from toolchain.records.training import Data, Origin, Quality, Task, Training
 from toolchain.space import Architecture, SearchSpace
-
-
-class HeldOutError(Record, frozen=True):
-    """How wrong a predictor is on rows it has not seen (cross-validated). Relative errors are fractions."""
-
-    n: int
-    mape: float
-    within_10pct: float
-    kendall_tau: float
-    worst: float
-
-
-class PredictorInfo(Stored, frozen=True):
-    """A fitted latency predictor: `latency_s = features(architecture) . coefficients`."""
-
-    kind: Literal["linear"]
-    target: str
-    workload: Workload
-    space: SearchSpace
-    table_sha256: str
-    environment: Environment
-    features: tuple[str, ...]
-    coefficients: tuple[float, ...]
-    scale: tuple[float, ...]
-    ridge: float
-    error: HeldOutError
-    interval: float
-    coverage: float
-    points: tuple[tuple[str, float, float], ...]
-    """Per held-out row: architecture id, measured seconds, seconds predicted without having seen it."""
 
 
 class Budget(Record, frozen=True):

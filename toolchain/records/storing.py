@@ -15,7 +15,7 @@ SCHEMA = 1
 _LARGEST_RECORD_BYTES = 32 << 20
 
 T = TypeVar("T")
-Source = Literal["measured", "predicted", "simulated", "emulated", "counted"]
+Source = Literal["measured", "predicted", "simulated", "emulated", "imported", "counted"]
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -91,7 +91,9 @@ def _from_manifest(story: Story) -> Iterator[str]:
     if search and search.target and manifest.target != search.target:
         yield f"The search was for device {search.target!r}, the shipped file was measured on {manifest.target!r}."
     if predictor and predictor.target == manifest.target:
-        if predictor.environment.fingerprint != manifest.environment.fingerprint:
+        if predictor.environment is None:
+            yield f"The predictor was fitted on a table that was {predictor.source}: nobody here has measured it."
+        elif predictor.environment.fingerprint != manifest.environment.fingerprint:
             yield "The predictor was fitted on another machine, system or runtime than the shipped file ran on."
         if predictor.workload != manifest.workload:
             yield (

@@ -44,9 +44,10 @@ def predictor(story: Story) -> Section:
 
 def _summary(info: PredictorInfo) -> str:
     return (
-        f"A {info.kind} model of {count(len(info.features))} features predicts the latency (p50) on {info.target} with "
+        f"A {info.model.kind} model of {count(len(info.features))} features predicts the latency (p50) "
+        f"on {info.target} with "
         f"{workload_words(info.workload)}. Its errors are those on measured rows it had not seen. "
-        f"{percent(info.coverage)} of them were predicted within ±{percent(info.interval)}."
+        f"{percent(info.coverage)} of them lie within about ±{percent(info.interval)} of what was predicted."
     )
 
 

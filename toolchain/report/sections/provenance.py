@@ -122,7 +122,7 @@ def _settings(story: Story) -> Iterator[Row]:
 
 def _machines(story: Story) -> Table | None:
     machines: dict[str, Environment] = {}
-    if story.predictor is not None:
+    if story.predictor is not None and story.predictor.environment is not None:
         machines[f"{story.predictor.target}, for the latency table"] = story.predictor.environment
     if story.manifest is not None:
         machines[f"{story.manifest.target}, for the shipped file"] = story.manifest.environment

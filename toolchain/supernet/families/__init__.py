@@ -11,6 +11,7 @@ import pkgutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, cast
 
+from toolchain.arrays import AxisArrays, Floats
 from toolchain.errors import unknown_name
 from toolchain.records import Mixture, Workload
 from toolchain.space import Architecture, SearchSpace
@@ -25,13 +26,22 @@ class Declaration(Protocol):
     SPACES: Mapping[str, SearchSpace]
     """The spaces that ship, by name; `resolve` makes one of them fit a vocabulary and a task."""
 
+    BLOCKS: Mapping[str, tuple[str, ...]]
+    """Which features belong to which block of the network: see `features`."""
+
     def check_space(self, space: SearchSpace) -> None: ...
 
     def resolve(self, space: SearchSpace, *, vocabulary_size: int, labels: int, maximum_length: int) -> SearchSpace: ...
 
     def parameters(self, space: SearchSpace, architecture: Architecture) -> int: ...
 
-    def features(self, space: SearchSpace, architecture: Architecture, workload: Workload) -> dict[str, float]: ...
+    def features(self, space: SearchSpace, arrays: AxisArrays, workload: Workload) -> dict[str, Floats]:
+        """What the device has to do for each of these architectures, by kind of work: [n] each, in one fixed order.
+
+        The first is `pass`, all ones. A latency model gives each a cost, so a kind of work stands alone where devices
+        may differ in what it costs them.
+        """
+        ...
 
 
 def find_families() -> list[str]:

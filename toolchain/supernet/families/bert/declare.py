@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
+from toolchain.arrays import AxisArrays, Floats
 from toolchain.errors import UsageError, unknown_name
 from toolchain.records import Workload
 from toolchain.space import Architecture, Axis, SearchSpace
@@ -179,32 +181,45 @@ def parameters(space: SearchSpace, architecture: Architecture) -> int:
     return total + ((width + 1) * labels if labels else 2 * width + vocabulary)
 
 
-def features(space: SearchSpace, architecture: Architecture, workload: Workload) -> dict[str, float]:
-    """What one pass takes, in millions of multiply-adds or of numbers touched, by kind of work.
+BLOCKS: Mapping[str, tuple[str, ...]] = {
+    "embedding": ("pass",),
+    "layers": (
+        *("layers", "heads", "dense", "dense_read", "dense_written"),
+        *("attention", "softmax", "activation", "normalisation"),
+    ),
+    "head": ("head", "decoder"),
+}
+"""Which of the features belong to which block."""
+
+
+def features(space: SearchSpace, arrays: AxisArrays, workload: Workload) -> dict[str, Floats]:
+    """What one pass takes, in millions of multiply-adds or of numbers touched, by kind of work: each [n].
 
     A dense layer costs its multiply-adds, and what it reads and writes besides: on small layers that is what counts.
+    Where nobody told the vocabulary it counts as one word: the feature keeps its shape.
     """
     tokens = workload.batch * workload.sequence_length
     pairs = tokens * workload.sequence_length
-    stack = layers(space, architecture)
-    embedding = embedding_width(space, architecture)
-    dense = list(itertools.pairwise([embedding, *(layer.hidden for layer in stack)]))
-    for layer in stack:
-        dense += 3 * [(layer.hidden, layer.attention)] + [(layer.attention, layer.hidden)]
-        dense += [(layer.hidden, layer.ffn), (layer.ffn, layer.hidden)]
-    answered = workload.batch if space.fixed["labels"] else tokens
+    depth, hidden, heads, ffn = (arrays[name] for name in ("depth", "hidden", "heads", "ffn"))
+    embedding = arrays.get("embedding", np.full(len(depth), float(space.fixed["width"])))
+    head_width = space.fixed["head_width"]
+    attention = heads * head_width if head_width else hidden
+    entering = np.concatenate([embedding[:, None], hidden[:, :-1]], axis=1) * (hidden > 0)
+    last = hidden[np.arange(len(depth)), depth.astype(np.intp) - 1]
+    answered = workload.batch if space.fixed.get("labels") else tokens
+    answers = space.fixed.get("labels") or space.fixed.get("vocabulary_size") or 1
     million = 1e-6
     return {
-        "pass": 1.0,
-        "layers": float(len(stack)),
-        "heads": float(sum(layer.heads for layer in stack)),
-        "dense": million * tokens * sum(wide * high for wide, high in dense),
-        "dense_read": million * tokens * sum(wide for wide, _ in dense),
-        "dense_written": million * tokens * sum(high for _, high in dense),
-        "attention": million * pairs * sum(2 * layer.attention for layer in stack),
-        "softmax": million * pairs * sum(layer.heads for layer in stack),
-        "activation": million * tokens * sum(layer.ffn for layer in stack),
-        "normalisation": million * tokens * (embedding + sum(2 * layer.hidden for layer in stack)),
-        "head": million * answered * stack[-1].hidden * embedding,
-        "decoder": million * answered * embedding * (space.fixed["labels"] or space.fixed["vocabulary_size"]),
+        "pass": np.ones(len(depth)),
+        "layers": depth,
+        "heads": heads.sum(axis=1),
+        "dense": million * tokens * (hidden * (entering + 4 * attention + 2 * ffn)).sum(axis=1),
+        "dense_read": million * tokens * (entering + 4 * hidden + attention + ffn).sum(axis=1),
+        "dense_written": million * tokens * (3 * hidden + 3 * attention + ffn).sum(axis=1),
+        "attention": million * pairs * 2 * attention.sum(axis=1),
+        "softmax": million * pairs * heads.sum(axis=1),
+        "activation": million * tokens * ffn.sum(axis=1),
+        "normalisation": million * tokens * (embedding + 2 * hidden.sum(axis=1)),
+        "head": million * answered * last * embedding,
+        "decoder": million * answered * answers * embedding,
     }

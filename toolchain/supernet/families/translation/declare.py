@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
+from toolchain.arrays import AxisArrays, Floats
 from toolchain.errors import UsageError, unknown_name
 from toolchain.records import Workload
 from toolchain.space import Architecture, Axis, SearchSpace
@@ -202,27 +204,39 @@ def _feed_forward(width: int, ffn: int) -> int:
     return (width + 1) * ffn + (ffn + 1) * width
 
 
-def features(space: SearchSpace, architecture: Architecture, workload: Workload) -> dict[str, float]:
-    """What translating takes, in millions of multiply-adds by kind of work: `sequence_length` tokens in, as many out.
+BLOCKS: Mapping[str, tuple[str, ...]] = {
+    "embedding": ("pass",),
+    "encoder": ("encoder_layers", "encoder_dense", "encoder_attention", "heads"),
+    "decoder": ("decoder_layer_steps", "decoder_dense", "cross_dense", "decoder_attention", "decoder_heads"),
+    "head": ("output",),
+}
+"""Which of the features belong to which block."""
 
-    The encoder runs once over all tokens; each token of the translation is one more step of the decoder.
+
+def features(space: SearchSpace, arrays: AxisArrays, workload: Workload) -> dict[str, Floats]:
+    """What translating takes, in millions of multiply-adds by kind of work, for a text as long as its source: each [n].
+
+    The encoder runs once over all tokens; each token of the translation is one more step of the decoder. All of it is
+    sums over layers, so the averages that HAT's tables hold give the same numbers. Where
+    nobody told the vocabulary it counts as one word: the feature keeps its shape.
     """
-    tokens = workload.batch * workload.sequence_length
+    steps = float(workload.sequence_length)
+    tokens = workload.batch * steps
     pairs = tokens * workload.sequence_length
-    encoder, decoder = architecture.number("encoder_embedding"), architecture.number("decoder_embedding")
+    encoder, decoder = arrays["encoder_embedding"], arrays["decoder_embedding"]
+    below, above = arrays["encoder_depth"], arrays["decoder_depth"]
+    summed = {name: arrays[name].sum(axis=1) for name in _LAYER_AXES}
     attention, million = space.fixed["attention"], 1e-6
-    below, above = encoder_layers(architecture), decoder_layers(architecture)
     return {
-        "pass": 1.0,
-        "encoder_layers": float(len(below)),
-        "decoder_steps": float(workload.sequence_length),
-        "decoder_layer_steps": float(workload.sequence_length * len(above)),
-        "encoder_dense": million * tokens * sum(4 * encoder * attention + 2 * encoder * one.ffn for one in below),
-        "encoder_attention": million * pairs * 2 * attention * len(below),
-        "decoder_dense": million * tokens * sum(6 * decoder * attention + 2 * decoder * one.ffn for one in above),
-        "cross_dense": million * tokens * sum(2 * encoder * attention * one.cross_layers for one in above),
-        "decoder_attention": million * pairs * sum(attention * (1 + 2 * one.cross_layers) for one in above),
-        "heads": float(sum(one.heads for one in below)),
-        "decoder_heads": float(workload.sequence_length * sum(one.heads + one.cross_heads for one in above)),
-        "output": million * tokens * decoder * space.fixed["vocabulary_size"],
+        "pass": np.ones(len(below)),
+        "encoder_layers": below,
+        "decoder_layer_steps": steps * above,
+        "encoder_dense": million * tokens * encoder * (4 * attention * below + 2 * summed["encoder_ffn"]),
+        "encoder_attention": million * pairs * 2 * attention * below,
+        "decoder_dense": million * tokens * decoder * (6 * attention * above + 2 * summed["decoder_ffn"]),
+        "cross_dense": million * tokens * encoder * 2 * attention * summed["cross_layers"],
+        "decoder_attention": million * pairs * attention * (above + 2 * summed["cross_layers"]),
+        "heads": summed["encoder_heads"],
+        "decoder_heads": steps * (summed["decoder_heads"] + summed["cross_heads"]),
+        "output": million * tokens * decoder * (space.fixed.get("vocabulary_size") or 1),
     }
