@@ -26,7 +26,6 @@ import csv
 import functools
 import gzip
 import itertools
-import json
 import multiprocessing
 import os
 import platform
@@ -38,6 +37,7 @@ from typing import Any, NamedTuple
 
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -541,12 +541,12 @@ def main() -> None:
     if options.out:
         kept = {
             "hardware": hardware(),
-            "scores": [{name: value for name, value in one._asdict().items() if value == value} for one in scores.all],
+            "scores": [one._asdict() for one in scores.all],
             "findings": findings,
             "million": million,
             "requirements": [one._asdict() for one in requirements],
         }
-        options.out.write_text(json.dumps(kept, indent=1) + "\n")
+        options.out.write_bytes(msgspec.json.format(msgspec.json.encode(kept), indent=1) + b"\n")
 
 
 def _jobs(pool: ProcessPoolExecutor, options: argparse.Namespace, slow_draws: int) -> list[Future[list[Score]]]:

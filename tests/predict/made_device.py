@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from toolchain.arrays import AxisArrays, Floats, draw_arrays
-from toolchain.predict import About, Rows, fit_predictor
+from toolchain.predict import KINDS, About, Rows, fit_predictor
 from toolchain.records import Environment, PredictorInfo, Workload
 from toolchain.space import Axis, SearchSpace
 
@@ -92,5 +92,25 @@ def by_name(rows: Rows) -> dict[str, Floats]:
     return dict(zip(rows.names, rows.features.T, strict=True))
 
 
+def matrix(features: Mapping[str, Floats]) -> Floats:
+    return np.stack(list(features.values()), axis=1)
+
+
+def disturbed(rows: Rows, which: slice | Sequence[int], times: float) -> Rows:
+    """The rows, some of which took so many times as long."""
+    latency_s = rows.latency_s.copy()
+    latency_s[which] *= times
+    return rows._replace(latency_s=latency_s)
+
+
+def mape(guesses_s: Floats, truth_s: Floats) -> float:
+    return float(np.abs(guesses_s / truth_s - 1).mean())
+
+
 def fit(rows: Rows) -> PredictorInfo:
     return fit_predictor(rows, ABOUT)
+
+
+def fit_only(rows: Rows, kind: str = "linear") -> PredictorInfo:
+    """The predictor of these rows where no other kind of model competes: faster."""
+    return fit_predictor(rows, ABOUT, {kind: KINDS[kind]})

@@ -234,8 +234,11 @@ REFUSED = {
     "a gap": ("embedding,hidden_1,hidden_3,latency_s\n16,8,8,1\n16,8,8,2\n", "'hidden' are numbered 1, 3"),
     "no latency column": ("embedding,depth,hidden\n16,1,8\n16,1,16\n", "no latency column"),
     "two latency columns": (f"{SHORT},latency_s\n16,1,8,2,1\n16,1,16,3,1\n", "latency_s and latency_ms are two"),
-    "too small a value": (f"{SHORT}\n16,1,7,1\n16,1,16,2\n", "row 1: hidden is 7, the space 'small' has 8 to 24"),
-    "too large a value": (f"{SHORT}\n16,1,8,1\n99,1,16,2\n", "row 2: embedding is 99, the space 'small' has 16 to 32"),
+    "too small a value": (f"{SHORT}\n16,1,1,1\n16,1,16,2\n", "row 1: hidden is 1, the space 'small' has 8 to 24"),
+    "too large a value": (
+        f"{SHORT}\n16,1,8,1\n999,1,16,2\n",
+        "row 2: embedding is 999, the space 'small' has 16 to 32",
+    ),
     "half a layer": (f"{SHORT}\n16,1.5,8,1\n16,1,16,2\n", "row 1: depth is 1.5, no whole number"),
     "too deep": (f"{SHORT}\n16,1000000000,8,1\n16,1,16,2\n", "row 1: depth is 1e+09, the space"),
     "a layer too many": (sheet(rows=(*ROWS[:2], "16,1,8,8,,1")), "row 3: hidden has 2 values for 1 layers"),
@@ -259,6 +262,13 @@ REFUSED = {
 def test_a_csv_that_is_no_table_is_refused_by_row_and_field(case: str, tmp_path: Path) -> None:
     content, said = REFUSED[case]
     assert said in refusal(write(tmp_path, content)).what
+
+
+def test_values_somewhat_beyond_the_space_count_and_are_told(tmp_path: Path) -> None:
+    """What an embedding of 40 takes tells of one of 32 too."""
+    read = read_file(write(tmp_path, f"{SHORT}\n16,1,8,1\n40,1,16,2\n"), SPACE)
+    assert read.rows[1].axes["embedding"] == 40
+    assert any("1 of 2 rows hold values beyond the space" in note for note in read.notes)
 
 
 ROW = {"embedding": 16, "depth": 1, "hidden": [8], "latency_ms": 1}
@@ -310,6 +320,16 @@ def test_files_that_are_none_are_refused(tmp_path: Path, monkeypatch: pytest.Mon
     bomb = write(tmp_path, gzip.compress(sheet(rows=ROWS * 100).encode()), "bomb.csv.gz")
     assert bomb.stat().st_size < 1000
     assert "too large" in refusal(bomb).what
+
+
+def test_what_a_file_says_cannot_steer_a_terminal(tmp_path: Path) -> None:
+    rows = [{"embedding": 16, "hidden": [8], "depth": 1, "\x1b[2J\ud800": 1, "device": "\x1b[0m\ud800"}] * 2
+    content = "\n".join(json.dumps(row | {"latency_s": 0.1 * n}) for n, row in enumerate(rows, start=1))
+    read = read_file(write(tmp_path, content, "table.jsonl"), SPACE)
+    assert read.told == {"device": r"\x1b[0m\ud800"}
+    assert any(note.endswith(r"not read: \x1b[2J\ud800") for note in read.notes)
+    error = refusal(write(tmp_path, content.replace("latency_s", "took"), "table.jsonl"))
+    assert (error.what + error.why).isprintable()
 
 
 def test_mappings_that_lead_nowhere_are_refused(tmp_path: Path) -> None:

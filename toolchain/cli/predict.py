@@ -187,6 +187,7 @@ def _check(options: dict[str, Any]) -> _Answer:
 def _import(options: dict[str, Any]) -> _Answer:
     from toolchain.errors import UsageError
     from toolchain.pipeline.exchange import import_table
+    from toolchain.pipeline.latencies import is_table, read_header
     from toolchain.pipeline.project import Project
     from toolchain.records import Workload
 
@@ -196,12 +197,15 @@ def _import(options: dict[str, Any]) -> _Answer:
         raise UsageError("whose latencies are they?", hint="name the device: --device pi")
     if not source.is_dir() and options["length"] is None:
         raise UsageError("at which length were they measured?", hint="say how many tokens: --length 30")
+    workload = Workload(batch=options["batch"] or 1, sequence_length=options["length"] or 1)
+    if source.is_dir() and is_table(source) and options["length"] is None:
+        workload = read_header(source).workload
     done = import_table(
         project,
         source,
         space,
         options["device"],
-        Workload(batch=options["batch"] or 1, sequence_length=options["length"] or 1),
+        workload,
         precision=options["precision"],
         threads=options["threads"],
         unit=options["unit"],

@@ -98,7 +98,7 @@ def findings_in_words(findings: Any) -> list[str]:
 def _finding(one: Any) -> str:
     rows = f"rows {one.first} to {one.last}"
     return {
-        "outlier-block": f"outlier block: {rows} took {_off(one.ratio)} more or less than the others let expect "
+        "outlier-block": f"outlier block: {rows} lie {_off(one.ratio)} from what the others let expect "
         f"(throttled, or other work?): {one.done}",
         "shift": f"shift: {rows} lie {_off(one.ratio)} from the others: {one.done}",
         "drift": f"drift: neighbours err alike (residuals are autocorrelated, about {100 * abs(one.ratio - 1):.1f} %): "

@@ -130,7 +130,7 @@ def _refuse_other(source: Path, told: Mapping[str, str], asked: _Asked) -> None:
         "precision": (asked.precision, "--precision"),
         "threads": (asked.threads, "--threads"),
         "batch": (asked.workload.batch, "--batch"),
-        "sequence_length": (asked.workload.sequence_length, "--sequence-length"),
+        "sequence_length": (asked.workload.sequence_length, "--length"),
     }
     for name, (value, option) in wanted.items():
         if value is not None and told.get(name, str(value)) != str(value):

@@ -10,6 +10,8 @@ from toolchain.errors import UsageError
 from toolchain.space import Axis, SearchSpace
 from toolchain.tables.opening import Sheet
 
+_BEYOND = 4
+"""Times the largest choice of an axis, and of the smallest as small: further off, a file is of another space."""
 AxisValue = float | tuple[float, ...]
 
 _NUMBERED = re.compile(r"(.+?)[_.]?(\d{1,4})", re.ASCII | re.DOTALL)
@@ -120,6 +122,28 @@ def read_axes(sheet: Sheet, space: SearchSpace, found: dict[str, AxisColumns]) -
     return [_Row(sheet, space, found, row).read() for row in range(len(sheet.rows))]
 
 
+def near_space(space: SearchSpace, axis: Axis, value: float) -> bool:
+    """Whether a value is one that a table of the space may hold.
+
+    Values somewhat beyond the space tell of the device's costs all the same; but depths decide the shape of arrays.
+    """
+    room = 1 if any(other.per == axis.name for other in space.axes) else _BEYOND
+    return axis.choices[0] / room <= value <= axis.choices[-1] * room
+
+
+def beyond_choices(space: SearchSpace, rows: list[dict[str, AxisValue]]) -> int:
+    """How many rows hold a value outside the range of its axis."""
+    ranges = {axis.name: (axis.choices[0], axis.choices[-1]) for axis in space.axes}
+    return sum(
+        any(
+            not ranges[name][0] <= entry <= ranges[name][1]
+            for name, value in row.items()
+            for entry in (value if isinstance(value, tuple) else (value,))
+        )
+        for row in rows
+    )
+
+
 def between_choices(space: SearchSpace, rows: list[dict[str, AxisValue]]) -> int:
     """How many rows hold a value that is no choice of its axis."""
     choices = {axis.name: frozenset(float(choice) for choice in axis.choices) for axis in space.axes}
@@ -204,10 +228,9 @@ class _Row(NamedTuple):
         return tuple(kept)
 
     def _check(self, axis: Axis, value: float) -> None:
-        least, most = axis.choices[0], axis.choices[-1]
-        if not least <= value <= most:
+        if not near_space(self.space, axis, value):
             raise self._fault(
-                f"{axis.name} is {value:g}, the space {self.space.name!r} has {least} to {most}",
+                f"{axis.name} is {value:g}, the space {self.space.name!r} has {axis.choices[0]} to {axis.choices[-1]}",
                 "give a space that holds what was measured with --space",
             )
 

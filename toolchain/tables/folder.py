@@ -15,6 +15,7 @@ from toolchain.files import sha256_bytes
 from toolchain.journal import Journal, read_journal
 from toolchain.records import ImportedInfo, ImportedRow, read_record, write_record
 from toolchain.space import Architecture, Axis, SearchSpace, Value
+from toolchain.tables.axes import near_space
 
 HEADER = "imported.json"
 ROWS = "rows.jsonl"
@@ -168,17 +169,17 @@ def _misfit(space: SearchSpace, row: ImportedRow) -> str:
     """Why a row is not of the space; empty where it is."""
     if row.axes.keys() != {axis.name for axis in space.axes}:
         return f"it has the axes {', '.join(row.axes)}"
-    return "; ".join(wrong for axis in space.axes if (wrong := _misfit_on(axis, row)))
+    return "; ".join(wrong for axis in space.axes if (wrong := _misfit_on(space, axis, row)))
 
 
-def _misfit_on(axis: Axis, row: ImportedRow) -> str:
+def _misfit_on(space: SearchSpace, axis: Axis, row: ImportedRow) -> str:
     value = row.axes[axis.name]
     if isinstance(value, tuple) != (axis.per is not None):
         return f"{axis.name} is {_shown(value)}"
     layers = None if axis.per is None else row.axes[axis.per]
     if isinstance(value, tuple) and len(value) != layers:
         return f"{axis.name} has {len(value)} values"
-    if not all(axis.choices[0] <= entry <= axis.choices[-1] for entry in _entries(value)):
+    if not all(near_space(space, axis, entry) for entry in _entries(value)):
         return f"{axis.name} is {_shown(value)}"
     return ""
 

@@ -41,7 +41,7 @@ class Sheet(NamedTuple):
     def fault(self, what: str, hint: str, *, row: int | None = None, why: str = "") -> UsageError:
         """The error for something wrong in this file; `row` counts rows of data from 0, people are told it from 1."""
         where = f"{self.path}" if row is None else f"{self.path}: row {row + 1}"
-        return UsageError(f"{where}: {what}", why=why, hint=hint)
+        return UsageError(f"{where}: {printable(what)}", why=printable(why), hint=hint)
 
     def number(self, row: int, column: int) -> float | None:
         """The finite number in a cell, None where it is empty.
@@ -69,6 +69,11 @@ class Sheet(NamedTuple):
         if not math.isfinite(value):
             raise self.fault(f"{name} is {_shown(cell)}, no finite number", "leave out rows that failed", row=row)
         return value
+
+
+def printable(text: str) -> str:
+    """The text with what a terminal would act on, or cannot show, spelt out: files are other people's."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def no_pyarrow() -> UsageError:

@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 from toolchain.errors import unknown_name
 from toolchain.records import ImportedRow, Unit
 from toolchain.space import SearchSpace
-from toolchain.tables.axes import AxisColumns, AxisValue, between_choices, find_axes, read_axes
-from toolchain.tables.opening import Sheet, read_sheet
+from toolchain.tables.axes import AxisColumns, AxisValue, between_choices, beyond_choices, find_axes, read_axes
+from toolchain.tables.opening import Sheet, printable, read_sheet
 from toolchain.tables.units import SECONDS, check_range
 
 Form = Literal["hat", "csv", "jsonl", "parquet"]
@@ -206,7 +206,7 @@ def _read_told(sheet: Sheet, columns: Mapping[str, str], taken: set[int]) -> tup
     for name in _TOLD:
         column = place.get(columns.get(name, name))
         if column is None:
-            said = {sheet.header[name]} if name in sheet.header else set()
+            said = {printable(sheet.header[name])} if name in sheet.header else set()
         else:
             places.add(column)
             said = {_constant(sheet, row, column, counted=name in _COUNTS) for row in range(len(sheet.rows))}
@@ -226,7 +226,7 @@ def _constant(sheet: Sheet, row: int, column: int, *, counted: bool) -> str:
     if not counted:
         if cell is not None and not isinstance(cell, str):
             raise sheet.fault(f"{name} is {cell!r:.40}, not a name", "write it as text", row=row)
-        return (cell or "").strip()
+        return printable((cell or "").strip())
     number = sheet.as_number(cell, row, name, spelt=True)
     if number is not None and (number < 1 or number != int(number)):
         raise sheet.fault(f"{name} is {number:g}", "it is a whole number from 1", row=row)
@@ -251,6 +251,11 @@ def _notes(
         notes.append(f"{counted}: counted from the layers that are filled in")
     if between:
         notes.append(f"{between} of {len(axes)} rows hold values between the space's choices, as averages do")
+    beyond = beyond_choices(space, axes)
+    if beyond:
+        notes.append(
+            f"{beyond} of {len(axes)} rows hold values beyond the space {space.name!r}, and count all the same"
+        )
     if unread:
-        notes.append(f"columns that were not read: {', '.join(unread[:16])}")
+        notes.append(f"columns that were not read: {printable(', '.join(unread[:16]))}")
     return [f"{sheet.path.name}: {note}" for note in notes]
