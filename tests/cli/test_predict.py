@@ -123,6 +123,7 @@ def test_a_predictor_leans_on_another_device_until_told_not_to(project: Path) ->
     none = call(project, "predict", "--device", "quick", "--n", "1", "--transfer", "none", "--json").data
     assert none["transfer"] is None
     refused(call(project, "predict", "--n", "1", "--transfer", "nobody"), 2, "nobody")
+    refused(call(project, "predict", "--device", "quick", "--n", "1", "--transfer", "quick"), 2, "lean on itself")
 
 
 @pytest.mark.parametrize(

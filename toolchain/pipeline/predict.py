@@ -90,6 +90,8 @@ def _known(folder: Path, table: Latencies) -> prediction.Known:
             f"the table of {known.target} is of another space: {known.space.name}, not {table.space.name}",
             hint="transfer takes the same space measured on another device",
         )
+    if known.folder.resolve() == table.folder.resolve():
+        raise UsageError(f"{known.target} cannot lean on itself", hint="--transfer takes another device")
     rows, inspection = as_rows(known), prediction.inspect(as_rows(known))
     if len(rows.ids) < prediction.MINIMUM_ROWS:
         raise UsageError(f"{known.target} has {len(rows.ids)} latencies, too few to lean on")
@@ -97,31 +99,43 @@ def _known(folder: Path, table: Latencies) -> prediction.Known:
 
 
 def read_predictor(folder: Path) -> PredictorInfo:
-    """The predictor of a table; fitted anew where the table has changed, or the family counts other features, since."""
-    path = folder / PREDICTOR_FILE
-    if path.is_file():
-        header = read_header(folder)
-        try:
-            fitted = read_record(path, PredictorInfo)
-        except MostoolError:
-            return fit_table(folder)  # of an older mostool: the table is what counts
-        same = (fitted.environment, fitted.space, fitted.workload) == (
-            header.environment,
-            header.space,
-            header.workload,
-        )
-        features = tuple(_features(fitted, to_arrays(fitted.space, [fitted.space.smallest()])))
-        if same and (fitted.table_sha256, fitted.features) == (header.sha256, features):
-            return fitted
-        if fitted.transfer is not None:
-            return fit_table(folder, _table_with(folder.parent.parent, fitted.transfer.target, fitted))
-    return fit_table(folder)
+    """The predictor of a table; fitted anew where it, or a table it leans on, has changed since.
+
+    Raises:
+        UsageError: too few latencies.
+        IntegrityError: the table is damaged.
+    """
+    fitted = _kept(folder)
+    if fitted is None:
+        return fit_table(folder)
+    lean = fitted.transfer
+    known = _known_table(folder, lean.target, fitted) if lean else None
+    if _is_of(fitted, folder) and (known is None or lean is None or read_header(known).sha256 == lean.table_sha256):
+        return fitted
+    return fit_table(folder, known)
 
 
-def _table_with(profiles: Path, target: str, fitted: PredictorInfo) -> Path | None:
+def _kept(folder: Path) -> PredictorInfo | None:
+    """The predictor beside a table; None where there is none that this mostool reads: the table is what counts."""
+    try:
+        return read_record(folder / PREDICTOR_FILE, PredictorInfo)
+    except MostoolError:
+        return None
+
+
+def _is_of(fitted: PredictorInfo, folder: Path) -> bool:
+    """Whether a predictor was fitted on this table as it is, with the features its family counts now."""
+    header = read_header(folder)
+    features = tuple(_features(fitted, to_arrays(fitted.space, [fitted.space.smallest()])))
+    names = ("target", "environment", "space", "workload")
+    same = all(getattr(fitted, name) == getattr(header, name) for name in names)
+    return same and (fitted.table_sha256, fitted.features) == (header.sha256, features)
+
+
+def _known_table(folder: Path, target: str, fitted: PredictorInfo) -> Path | None:
     """The table of another device that a predictor leaned on; None where it is gone."""
-    found = Project(profiles.parent).find_table(target, fitted.space, fitted.workload)
-    return found or Project(profiles.parent).find_table(target, fitted.space)
+    project = Project(folder.parent.parent.parent)
+    return project.find_table(target, fitted.space, fitted.workload) or project.find_table(target, fitted.space)
 
 
 def find_predictor(
