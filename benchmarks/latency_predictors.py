@@ -269,9 +269,9 @@ def score_transfer(data: Path, source: str, target: str, draw: int) -> list[Scor
     table, known = read(data, target), read(data, source)
     fit, judge = draw_rows(table, draw, SIZES[0])
     order = np.random.default_rng(draw).permutation(len(known.latency_s))
-    info, leant = fit_with(table.rows(fit), table.about(), Known(source, "0", known.rows(np.sort(order[:SOURCE_ROWS]))))
+    info = fit_with(table.rows(fit), table.about(), Known(source, "0", known.rows(np.sort(order[:SOURCE_ROWS]))))
     score = _score_intervals(table, TRANSFER, len(fit), draw, judge, info)
-    return [score._replace(source=source, leant=leant)]
+    return [score._replace(source=source, leant=bool(info.transfer and info.transfer.used))]
 
 
 def _score(table: Table, method: str, rows: int, draw: int, judge: Indices, guesses_s: Floats) -> Score:
@@ -523,7 +523,8 @@ def main() -> None:
     options = parser.parse_args()
     missing = [name for name in TABLES.values() if not (options.data / name).is_file()]
     if missing:
-        parser.error(f"{options.data} lacks {', '.join(missing)}: give --data")
+        print(f"skipped: {options.data} lacks {', '.join(missing)}; --data names another folder")
+        return
     start = time.monotonic()
     slow_draws = min(options.perceptron_draws, options.draws)
     context = multiprocessing.get_context("spawn")

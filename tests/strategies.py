@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import reject
 from hypothesis import strategies as st
 
-from toolchain.records import Mixture, Round, Training
+from toolchain.records import ImportedRow, Mixture, Model, Nearness, Round, Training
 from toolchain.space import Architecture, Axis, SearchSpace
 from toolchain.targets import Measure, Runtime, Ssh
 
@@ -49,10 +49,61 @@ def _rounds() -> st.SearchStrategy[Round]:
     return lengths.flatmap(lambda n: _struct(Round, **{name: st.tuples(*[elapsed] * n) for name in names}))
 
 
+_SIGNED = st.floats(allow_nan=False, allow_infinity=False)
+
+
+def _models() -> st.SearchStrategy[Model]:
+    """Of one to three features; costs, intercepts and weights may be below zero, as those of fits are."""
+
+    def of_size(features: int) -> st.SearchStrategy[Model]:
+        numbers = st.tuples(*[_SIGNED] * features)
+        common = {"mean": numbers, "scale": st.tuples(*[st.floats(1e-9, 1e9)] * features), "intercept": _SIGNED}
+        plain = _struct(
+            Model,
+            **common,
+            kind=st.sampled_from(["linear", "blocks"]),
+            coefficients=numbers,
+            support=st.just(()),
+            weights=st.just(()),
+        )
+        log = _struct(
+            Model,
+            **common,
+            kind=st.just("log"),
+            coefficients=st.tuples(*[_SIGNED] * (2 * features)),
+            support=st.just(()),
+            weights=st.just(()),
+        )
+        process = st.integers(1, 3).flatmap(
+            lambda rows: _struct(
+                Model,
+                **common,
+                kind=st.just("process"),
+                coefficients=numbers,
+                support=st.tuples(*[numbers] * rows),
+                weights=st.tuples(*[_SIGNED] * rows),
+            )
+        )
+        return plain | log | process
+
+    return st.integers(1, 3).flatmap(of_size)
+
+
+def _nearness() -> st.SearchStrategy[Nearness]:
+    def of_size(features: int) -> st.SearchStrategy[Nearness]:
+        numbers = st.tuples(*[_SIGNED] * features)
+        return _struct(Nearness, mean=numbers, inverse=st.tuples(*[numbers] * features))
+
+    return st.integers(1, 3).flatmap(of_size)
+
+
 _OWN_RULES: dict[type, Callable[[], st.SearchStrategy[Any]]] = {
     Architecture: architectures,
     SearchSpace: spaces,
     Round: _rounds,
+    Model: _models,
+    Nearness: _nearness,
+    ImportedRow: lambda: _struct(ImportedRow, spread_s=st.none() | st.just(0.0) | st.floats(0, 1e6)),
     Measure: lambda: _struct(Measure, cool_c=st.floats(0, 60), hot_c=st.floats(60, 100), energy_s=st.floats(0, 60)),
     Runtime: lambda: (
         _struct(Runtime, engine=st.just("onnxruntime"))

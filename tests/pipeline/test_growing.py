@@ -59,6 +59,20 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(made: Made, fresh: Path, tm
     assert len(ids) == len(set(ids)) == 12
 
 
+def test_what_is_chosen_next_does_not_depend_on_where_it_was_stopped(made: Made, fresh: Path) -> None:
+    """The batch after the first rows is the same one, however much of it is measured already."""
+    require(call(fresh, "profile", "--device", "quick", "--target-error", "0.001%", "--n", "14"))
+    begun = measured_ids(table(fresh))
+    require(call(fresh, "profile", "--device", "quick", "--target-error", "0.001%", "--n", "18"))
+    stopped = measured_ids(table(fresh))
+    assert stopped[:14] == begun
+    (fresh / "profiles").rename(fresh / "aside")
+    require(call(fresh, "profile", "--device", "quick", "--target-error", "0.001%", "--n", "18"))
+    unbroken = measured_ids(table(fresh))
+    assert set(unbroken[:12]) == set(stopped[:12])
+    assert set(unbroken) == set(stopped)
+
+
 def test_a_goal_chooses_what_is_measured(made: Made) -> None:
     refused(
         call(made.root, "profile", "--device", "quick", "--arch", "smallest", "--target-error", "3%"),

@@ -12,6 +12,9 @@ from toolchain.predict.regression import fit_linear
 
 from .made_device import draw, make_rows, matrix
 
+SLACK = 1e-3
+"""What the ridge may change in a log determinant."""
+
 
 def networks(count: int, seed: int) -> Floats:
     return matrix(draw(count, seed))
@@ -40,7 +43,9 @@ def test_none_is_chosen_twice_and_the_same_are_chosen_again(
 def test_the_first_tells_more_of_all_costs_than_any_other_would(seed: int) -> None:
     measured, candidates = networks(12, seed), networks(200, 100 + seed)
     told = [information(np.vstack([measured, one])) for one in candidates]
-    assert most_telling(candidates, measured, 1) == [int(np.argmax(told))]
+    (chosen,) = most_telling(candidates, measured, 1)
+    assert told[chosen] > max(told) - SLACK
+    assert np.median(told) < max(told) - 100 * SLACK
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -49,8 +54,8 @@ def test_every_other_is_chosen_given_all_before_it_and_those_between_in_their_or
     chosen = most_telling(candidates, measured, 10)
     left = list(range(100))
     for place, row in enumerate(chosen):
-        told = [information(np.vstack([measured, candidates[one]])) for one in left]
-        assert row == (left[0] if place % 2 else left[int(np.argmax(told))])
+        told = {one: information(np.vstack([measured, candidates[one]])) for one in left}
+        assert row == left[0] if place % 2 else told[row] > max(told.values()) - SLACK
         left.remove(row)
         measured = np.vstack([measured, candidates[row]])
 
@@ -65,16 +70,15 @@ def test_they_tell_more_than_random_ones(seed: int) -> None:
 
 
 def test_a_kind_of_work_that_was_never_seen_to_differ_comes_first() -> None:
-    """All rows had 4 layers; of a hundred candidates three have another number, and two are among the most telling."""
+    """All rows had 4 layers; of a hundred candidates one has 3, and but for that it is a network already measured."""
     measured, candidates = networks(30, 0), networks(100, 1)
     layers = 1
     measured[:, layers] = candidates[:, layers] = 4
-    candidates[[20, 50, 80], layers] = 3
-    chosen = most_telling(candidates, measured, 3)
-    assert chosen[0] in {20, 50, 80}
-    assert chosen[1] == 0
-    candidates[:, layers] = 4
-    assert most_telling(candidates, measured, 1)[0] not in {20, 50, 80}
+    ordinary = np.argmin((((measured - measured.mean(axis=0)) / (measured.std(axis=0) + 1e-9)) ** 2).sum(axis=1))
+    candidates[50] = measured[ordinary]
+    assert 50 not in most_telling(candidates, measured, 20)
+    candidates[50, layers] = 3
+    assert most_telling(candidates, measured, 20)[0] == 50
 
 
 def test_with_a_model_networks_count_by_relative_errors() -> None:
@@ -88,7 +92,7 @@ def test_with_a_model_networks_count_by_relative_errors() -> None:
 
 
 @settings(max_examples=20)
-@given(st.lists(st.floats(1e-6, 1e6), min_size=6, max_size=6))
-def test_the_unit_of_a_feature_does_not_matter(factors: list[float]) -> None:
-    measured, candidates = networks(15, 0), networks(60, 1)
+@given(st.lists(st.integers(-20, 20), min_size=6, max_size=6))
+def test_the_unit_of_a_feature_does_not_matter(powers: list[int]) -> None:
+    measured, candidates, factors = networks(15, 0), networks(60, 1), 2.0 ** np.array(powers)
     assert most_telling(candidates * factors, measured * factors, 6) == most_telling(candidates, measured, 6)

@@ -108,10 +108,11 @@ def test_leverage_is_that_of_the_ridge_written_out() -> None:
     fresh = (np.array([[1.0, 2.0, 3.0, 4.0]]) - rows.mean(axis=0)) / rows.std(axis=0)
     expected = fresh @ np.linalg.solve(scaled.T @ scaled + np.eye(4), fresh.T)
     np.testing.assert_allclose(leverage(near, np.array([[1.0, 2.0, 3.0, 4.0]])), expected[0])
-    assert leverage(near, rows).max() < near.limit
+    furthest = leverage(near, rows).max()
+    assert furthest < near.limit < 2 * furthest + 4 / 30
 
 
-@pytest.mark.parametrize("times", [3, 5, 50])
+@pytest.mark.parametrize("times", [2, 5, 50])
 def test_networks_far_away_are_flagged(times: int) -> None:
     near = nearness(make_rows(40).features)
     assert (leverage(near, times * matrix(draw(500, seed=7))) > near.limit).all()
@@ -133,7 +134,7 @@ def test_a_feature_that_never_differed_is_near_where_it_was_and_far_elsewhere() 
     near = nearness(rows)
     assert (leverage(near, rows) < near.limit).all()
     assert leverage(near, rows * [10, 1, 1]).min() > near.limit
-    assert leverage(near, rows + [0, 0, 1]).min() > near.limit
+    assert leverage(near, rows + np.array([0, 0, 1])).min() > near.limit
 
 
 def test_the_predictor_flags_what_its_nearness_does(noisy: PredictorInfo) -> None:

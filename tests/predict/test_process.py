@@ -5,8 +5,9 @@ import pytest
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
+from toolchain.predict import process
 from toolchain.predict.apply import seconds
-from toolchain.predict.process import MOST_ROWS, fit_process
+from toolchain.predict.process import fit_process
 from toolchain.predict.regression import fit_linear
 from toolchain.records import Model
 
@@ -23,7 +24,7 @@ def summed_s(model: Model, features: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(("count", "noise"), [(30, 0.02), (120, 0.0), (120, 0.05)])
 def test_it_predicts_what_scikit_learns_own_process_does(count: int, noise: float) -> None:
-    """Its kernels are tried again here; prediction, of which scikit-learn's needs the whole training set, is its own."""
+    """Its kernels are tried again here; what the best of them says of fresh networks is the record's formula."""
     rows = make_rows(count, noise=noise, law=bent)
     model = fit_process(rows.features, rows.latency_s)
     assert model.kind == "process"
@@ -43,8 +44,8 @@ def test_it_predicts_what_scikit_learns_own_process_does(count: int, noise: floa
 def test_it_follows_costs_that_bend() -> None:
     rows = make_rows(200, noise=0.02, law=bent)
     truth_s = bent(draw(200, seed=999))
-    process, linear = (fitter(rows.features, rows.latency_s) for fitter in (fit_process, fit_linear))
-    assert mape(seconds(process, FRESH), truth_s) < 0.05
+    bending, linear = (fitter(rows.features, rows.latency_s) for fitter in (fit_process, fit_linear))
+    assert mape(seconds(bending, FRESH), truth_s) < 0.05
     assert mape(seconds(linear, FRESH), truth_s) > 0.1
 
 
@@ -62,10 +63,11 @@ def test_where_costs_explain_all_there_is_no_process() -> None:
     assert fit_process(features, np.full(12, 1e-3)).kind == "linear"
 
 
-def test_of_many_rows_it_leans_on_some_from_first_to_last() -> None:
-    rows = make_rows(MOST_ROWS + 50, noise=0.02, law=bent)
+def test_of_many_rows_it_leans_on_some_from_first_to_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "MOST_ROWS", 40)
+    rows = make_rows(75, noise=0.02, law=bent)
     model = fit_process(rows.features, rows.latency_s)
-    assert len(model.support) == len(model.weights) == MOST_ROWS
+    assert len(model.support) == len(model.weights) == 40
     scaled = (rows.features - np.array(model.mean)) / np.array(model.scale)
     np.testing.assert_array_equal(model.support[0], scaled[0])
     np.testing.assert_array_equal(model.support[-1], scaled[-1])

@@ -8,7 +8,7 @@ import pytest
 
 from toolchain.errors import UsageError
 from toolchain.records import Unit
-from toolchain.tables import check_unit
+from toolchain.tables import check_mixed, check_unit
 
 FILE = Path("their.csv")
 
@@ -37,9 +37,10 @@ def test_what_is_only_faster_or_slower_is_not(median_s: float) -> None:
 
 
 def test_no_device_computes_so_fast_or_so_slowly() -> None:
-    assert "say --unit s;" in asked(2e-5, "ms", work_macs=1e10)
+    assert "say --unit s;" in asked(2e-4, "ms", work_macs=1e10)
     assert "say --unit ms" in asked(2e4, "s", work_macs=1e9)
-    check_unit(FILE, [0.02], "ms", work_macs=1e10)
+    check_unit(FILE, [0.2], "ms", work_macs=1e10)
+    check_unit(FILE, [1e-3], "ms", work_macs=1e4)  # a small network takes a little whatever it computes
     check_unit(FILE, [0.02], "ms", work_macs=0.0)
 
 
@@ -49,3 +50,20 @@ def test_where_nothing_is_known_nothing_is_asked() -> None:
 
 def test_a_slip_that_no_unit_explains_is_still_asked_about() -> None:
     assert asked(20.0, "us", like_s=0.02).startswith("which unit are they in?")
+
+
+@pytest.mark.parametrize(("median_s", "work_macs"), [(5.8, 1.3e9), (0.27, 1.3e9), (0.17, 1.3e9)])
+def test_what_was_really_measured_is_asked_about_in_no_unit_but_a_wrong_one(median_s: float, work_macs: float) -> None:
+    """Like HAT's Pi, Xeon and Titan."""
+    check_unit(FILE, [median_s], "s", work_macs=work_macs)
+    asked(median_s / 1e3, "ms", work_macs=work_macs)
+    asked(median_s * 1e3, "s", work_macs=work_macs)
+
+
+def test_rows_in_another_unit_than_the_others_are_named() -> None:
+    work = [1e9, 2e9, 3e9, 4e9]
+    check_mixed(FILE, [0.1, 0.2, 0.3, 0.4], work)
+    check_mixed(FILE, [0.1, 2.0, 0.3, 0.04], work)
+    with pytest.raises(UsageError, match="row 3") as refusal:
+        check_mixed(FILE, [0.1, 0.2, 300.0, 0.4], work)
+    assert "mixed" in refusal.value.why

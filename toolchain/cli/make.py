@@ -109,7 +109,7 @@ def profile(json: bool, quiet: bool, **options: Any) -> None:
             "elapsed_s": one.elapsed_s,
             "environment": one.info.environment,
             "predictor_error": one.predictor.error if one.predictor else None,
-            "goal_met": one.standing.meets(one.goal) if one.goal and one.standing else None,
+            "goal_met": one.standing.meets(one.goal) if one.goal and one.goal.target_error and one.standing else None,
         }
         for one in done
     ]

@@ -89,28 +89,34 @@ def _refuse_strays(options: dict[str, Any], mode: str) -> None:
 def _predict(options: dict[str, Any]) -> _Answer:
     import numpy as np
 
-    from toolchain.pipeline.asked import find_table, read_architecture, read_architectures
-    from toolchain.pipeline.predict import explain, fit_kind, fit_table, predictor_of, source_of
+    from toolchain.errors import UsageError
+    from toolchain.pipeline.asked import find_known, find_table, read_architecture, read_architectures
+    from toolchain.pipeline.latencies import read_header
+    from toolchain.pipeline.predict import check_settings, explain, fit_kind, fit_table, predictor_of, source_of
     from toolchain.pipeline.predict import predict as predict_latency
     from toolchain.pipeline.project import Project
 
+    if options["kind"] and options["transfer"]:
+        raise UsageError("--kind goes without --transfer, which is linear", hint="leave one of them out")
     project = Project(Path())
     run, space = _run_and_space(project, options)
-    folder = find_table(project, space, options["device"], batch=options["batch"], length=options["length"])
-    if options["kind"]:
-        info = fit_kind(folder, options["kind"])
-    elif options["transfer"]:
-        known = None if options["transfer"] == "none" else find_table(project, space, options["transfer"])
-        info = fit_table(folder, known)
-    else:
-        info = predictor_of(project, folder)
-    architectures = [
-        run.read_architecture(one) if run else read_architecture(one, info.space) for one in options["arch"]
-    ]
+    architectures = [run.read_architecture(one) if run else read_architecture(one, space) for one in options["arch"]]
     if options["file"] is not None:
         architectures += read_architectures(options["file"])
     rng = np.random.default_rng(options["seed"])
-    architectures += [info.space.sample(rng) for _ in range(options["n"] or 0)]
+    architectures += [space.sample(rng) for _ in range(options["n"] or 0)]
+    folder = find_table(project, space, options["device"], batch=options["batch"], length=options["length"])
+    if not architectures:
+        raise UsageError("there is no architecture to predict", hint="give --arch, --file, or --n to sample some")
+    check_settings(project, folder)
+    if options["kind"]:
+        info = fit_kind(folder, options["kind"])
+    elif options["transfer"]:
+        workload = read_header(folder).workload
+        known = None if options["transfer"] == "none" else find_known(project, space, options["transfer"], workload)
+        info = fit_table(folder, known)
+    else:
+        info = predictor_of(project, folder)
     predictions = predict_latency(info, architectures)
     if run:
         run.remember(architectures[:1000])
@@ -142,6 +148,7 @@ def _predict(options: dict[str, Any]) -> _Answer:
         "predictions": [
             {
                 "id": one.architecture.id,
+                "architecture": one.architecture,
                 "latency_s": one.latency_s,
                 "low_s": one.low_s,
                 "high_s": one.high_s,
@@ -173,7 +180,8 @@ def _check(options: dict[str, Any]) -> _Answer:
     space = None if path.is_dir() else _run_and_space(project, options)[1]
     done = check_table(path, space, unit=options["unit"], columns=_columns(options), length=options["length"])
     lines = [f"{path}: {done.rows} latencies, {done.left_out} left out, {done.corrected} corrected"]
-    lines += findings_in_words(done.findings) or ["nothing is wrong with the order they were measured in"]
+    found = findings_in_words(done.findings)
+    lines += found if found or done.notes else ["nothing is wrong with the order they were measured in"]
     data = {
         "table": str(path),
         "rows": done.rows,

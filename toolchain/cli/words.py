@@ -62,16 +62,20 @@ def error_in_words(predictor: Any) -> list[str]:
         f"predictor on {predictor.target}{word}, {predictor.workload.slug}: "
         f"held-out error {percent(error.mape)} (mean), "
         f"{percent(error.worst)} (worst), {percent(error.within_10pct)} within 10 %, "
-        f"Kendall tau {error.kendall_tau:.2f}; n={error.n}, cross-validated ({others})"
+        f"Kendall tau {error.kendall_tau:.2f}; n={error.n}{_left_out(predictor.findings)}, cross-validated ({others})"
     ]
     if predictor.transfer is not None:
         lean = predictor.transfer
-        helped = lean.together < lean.alone
         lines.append(
             f"leaning on {lean.target}: held-out error {percent(lean.alone)} alone, {percent(lean.together)} with it: "
-            + ("used" if helped else "refused, it would hurt")
+            + ("used" if lean.used else "refused, it might hurt")
         )
     return lines + findings_in_words(predictor.findings)
+
+
+def _left_out(findings: Any) -> str:
+    rows = sum(one.last - one.first + 1 for one in findings if one.kind == "outlier-block" and one.done == "left out")
+    return f" ({rows} rows of outlier blocks left out, here too)" if rows else ""
 
 
 _MOST_FINDINGS = 8

@@ -38,6 +38,8 @@ def find_table(
     Raises:
         UsageError: there is none.
     """
+    if batch is not None and length is None:
+        raise UsageError("--batch goes with --length", hint="say how many tokens too: --length 32")
     workload = None if length is None else Workload(batch=batch or 1, sequence_length=length)
     folder = project.find_table(device, space, workload)
     if folder is None:
@@ -50,6 +52,11 @@ def find_table(
             hint=f"mostool profile --device {device or 'cpu'}, or mostool predict --import FILE",
         )
     return folder
+
+
+def find_known(project: Project, space: SearchSpace, device: str, workload: Workload) -> Path:
+    """The table of another device to lean on. Raises UsageError where it has none of this space."""
+    return project.find_known(device, space, workload) or find_table(project, space, device)
 
 
 def read_architecture(given: str, space: SearchSpace) -> Architecture:

@@ -97,11 +97,18 @@ def _import_file(
 ) -> Imported:
     read = tables.read_file(source, asked.space, unit=unit, columns=columns)
     _refuse_other(source, read.told, asked)
+    work = _macs(asked.space, tables.to_axis_arrays(asked.space, read.rows), asked.workload)
+    tables.check_mixed(source, [row.latency_s for row in read.rows], list(map(float, work)))
     if unit is None:
-        work = _macs(asked.space, tables.to_axis_arrays(asked.space, read.rows), asked.workload)
         like_s = _like_s(project, asked, float(np.median(work)))
         latencies = [row.latency_s for row in read.rows]
         tables.check_unit(source, latencies, read.unit, like_s=like_s, work_macs=float(np.median(work)))
+    if read.told.get("source") not in {None, "measured", "imported"}:
+        raise UsageError(
+            f"{source} says that its latencies are {read.told['source']}",
+            why="what is imported stands for what a device was measured at",
+            hint="import a table of the device itself",
+        )
     threads = int(read.told["threads"]) if "threads" in read.told else asked.threads
     info = ImportedInfo(
         target=asked.device,
@@ -117,10 +124,7 @@ def _import_file(
     )
     folder = asked.imported_folder(project)
     merged = tables.write_imported(folder, info, read.rows)
-    notes = list(read.notes)
-    if read.told.get("source") not in {None, "measured", "imported"}:
-        notes.append(f"{source.name}: it says its latencies are {read.told['source']}: they tell nothing of a device")
-    return Imported(folder, merged.added, merged.already, notes)
+    return Imported(folder, merged.added, merged.already, list(read.notes))
 
 
 def _refuse_other(source: Path, told: Mapping[str, str], asked: _Asked) -> None:

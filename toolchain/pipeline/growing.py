@@ -11,7 +11,7 @@ import numpy as np
 from toolchain import predict as prediction
 from toolchain import profiling
 from toolchain.arrays import Floats, to_arrays
-from toolchain.records import PredictorInfo, Timed, Workload
+from toolchain.records import Timed, Workload
 from toolchain.space import Architecture, SearchSpace
 from toolchain.supernet.families import declaration
 
@@ -76,29 +76,35 @@ def batches(
         yield first
     while True:
         known = table.measurements
-        model, standing = _standing(table, space, workload)
+        standing = _standing(table, space, workload)
         told(standing)
         spent = time.monotonic() - began
         if standing.meets(goal) or (goal.budget_s is not None and spent >= goal.budget_s) or len(known) >= goal.most:
             return
-        wanted = min(BATCH, goal.most - len(known))
-        drawn = _draw(space, {one.architecture.id for one in known}, seed=len(known))
-        if not drawn:
+        chosen = [one for one in _next(table) if not table.done(one)][: goal.most - len(known)]
+        if not chosen:
             return
-        measured = _features(space, [one.architecture for one in known], workload)
-        rows = prediction.most_telling(
-            _features(space, drawn, workload), measured, wanted, model.model if model else None
-        )
-        yield [drawn[row] for row in rows]
+        yield chosen
 
 
-def _standing(
-    table: profiling.LatencyTable, space: SearchSpace, workload: Workload
-) -> tuple[PredictorInfo | None, Standing]:
-    """The linear model of the rows so far, and how wrong it is on those it has not seen."""
+def _next(table: profiling.LatencyTable) -> list[Architecture]:
+    """The batch that follows the table's last whole one: the same whether or not some of it is measured already."""
+    space, workload = table.info.space, table.info.workload
+    rows = table.measurements
+    whole = rows[: max(FIRST, len(rows) - (len(rows) - FIRST) % BATCH)]
+    drawn = _draw(space, {one.architecture.id for one in whole}, seed=len(whole))
+    if not drawn:
+        return []
+    measured = _features(space, [one.architecture for one in whole], workload)
+    telling = prediction.most_telling(_features(space, drawn, workload), measured, 2 * BATCH)
+    return [drawn[row] for row in telling][: BATCH + len(rows) - len(whole)]
+
+
+def _standing(table: profiling.LatencyTable, space: SearchSpace, workload: Workload) -> Standing:
+    """How wrong a linear model of the rows so far is on those it has not seen."""
     timed = [(one.architecture, one.outcome) for one in table.measurements if isinstance(one.outcome, Timed)]
     if len(timed) < prediction.MINIMUM_ROWS:
-        return None, Standing(len(timed))
+        return Standing(len(timed))
     anchor = profiling.anchor_s(outcome for _, outcome in timed)
     architectures = [architecture for architecture, _ in timed]
     rows = prediction.Rows.of(
@@ -109,7 +115,7 @@ def _standing(
     about = prediction.About(table.info.target, workload, space, "", "measured", table.info.environment)
     fitted = prediction.fit_predictor(rows, about, {"linear": prediction.KINDS["linear"]})
     errors = np.array([abs(guess / measured - 1) for _, measured, guess in fitted.points])
-    return fitted, Standing(len(timed), float(errors.mean()), float(errors.std() / np.sqrt(len(errors))))
+    return Standing(len(timed), float(errors.mean()), float(errors.std() / np.sqrt(len(errors))))
 
 
 def _features(space: SearchSpace, architectures: list[Architecture], workload: Workload) -> Floats:

@@ -64,12 +64,16 @@ def read_header(folder: Path) -> Header:
     """
     if (folder / tables.HEADER).is_file():
         imported = tables.read_header(folder)
-        sha256 = sha256_file(folder / tables.ROWS)
+        sha256 = _sha256_of_rows(folder / tables.ROWS)
         return Header(imported.target, imported.workload, imported.space, "imported", None, sha256)
     info = read_record(folder / profiling.TABLE, TableInfo)
     journal = folder / profiling.JOURNAL
-    sha256 = sha256_file(journal) if journal.is_file() else ""
+    sha256 = _sha256_of_rows(journal)
     return Header(info.target, info.workload, info.space, info.environment.source, info.environment, sha256)
+
+
+def _sha256_of_rows(journal: Path) -> str:
+    return sha256_file(journal) if journal.is_file() else ""
 
 
 def read_latencies(folder: Path) -> Latencies:

@@ -41,7 +41,7 @@ class Prediction(NamedTuple):
 def fit_table(folder: Path, known: Path | None = None) -> PredictorInfo:
     """Fit the predictor of a latency table on all its latencies, and keep it beside the table.
 
-    With the folder of a `known` device's table it leans on that one, where that helps.
+    With the folder of a `known` device's table it leans on that one, where that helps and its own rows are few.
 
     Raises:
         UsageError: too few latencies; or the known device's table is of another space.
@@ -52,7 +52,7 @@ def fit_table(folder: Path, known: Path | None = None) -> PredictorInfo:
     if known is None:
         fitted = prediction.fit_predictor(rows, about)
     else:
-        fitted, _ = prediction.fit_with(rows, about, _known(known, table))
+        fitted = prediction.fit_with(rows, about, _known(known, table))
     write_record(folder / PREDICTOR_FILE, fitted)
     return fitted
 
@@ -92,10 +92,17 @@ def _known(folder: Path, table: Latencies) -> prediction.Known:
         )
     if known.folder.resolve() == table.folder.resolve():
         raise UsageError(f"{known.target} cannot lean on itself", hint="--transfer takes another device")
-    rows, inspection = as_rows(known), prediction.inspect(as_rows(known))
+    # Work is counted as the new table's workload has it: what is carried over is how networks compare.
+    features = declaration(known.space.family).features(known.space, known.arrays, table.workload)
+    rows = prediction.Rows.of(known.ids, features, known.latency_s)
+    inspection = prediction.inspect(rows)
     if len(rows.ids) < prediction.MINIMUM_ROWS:
-        raise UsageError(f"{known.target} has {len(rows.ids)} latencies, too few to lean on")
-    return prediction.Known(known.target, known.sha256, rows.part(inspection.fitted))
+        raise UsageError(
+            f"{known.target} has {len(rows.ids)} latencies, too few to lean on",
+            hint=f"measure more there: mostool profile --device {known.target}",
+        )
+    corrected = rows._replace(latency_s=rows.latency_s / inspection.factors)
+    return prediction.Known(known.target, known.sha256, corrected.part(inspection.fitted))
 
 
 def read_predictor(folder: Path) -> PredictorInfo:
@@ -108,11 +115,16 @@ def read_predictor(folder: Path) -> PredictorInfo:
     fitted = _kept(folder)
     if fitted is None:
         return fit_table(folder)
-    lean = fitted.transfer
-    known = _known_table(folder, lean.target, fitted) if lean else None
+    lean, project = fitted.transfer, Project(folder.parent.parent.parent)
+    known = project.find_known(lean.target, fitted.space, fitted.workload) if lean else None
     if _is_of(fitted, folder) and (known is None or lean is None or read_header(known).sha256 == lean.table_sha256):
         return fitted
-    return fit_table(folder, known)
+    try:
+        return fit_table(folder, known)
+    except UsageError:
+        if known is None:
+            raise
+        return fit_table(folder)  # what it leaned on has become too small, or of another space
 
 
 def _kept(folder: Path) -> PredictorInfo | None:
@@ -132,10 +144,14 @@ def _is_of(fitted: PredictorInfo, folder: Path) -> bool:
     return same and (fitted.table_sha256, fitted.features) == (header.sha256, features)
 
 
-def _known_table(folder: Path, target: str, fitted: PredictorInfo) -> Path | None:
-    """The table of another device that a predictor leaned on; None where it is gone."""
-    project = Project(folder.parent.parent.parent)
-    return project.find_table(target, fitted.space, fitted.workload) or project.find_table(target, fitted.space)
+def check_settings(project: Project, folder: Path) -> None:
+    """Refuse a measured table whose target has other settings now than it was measured with.
+
+    Raises:
+        DeviceError: it has.
+    """
+    if (folder / profiling.TABLE).is_file():
+        _check_settings(project, read_record(folder / profiling.TABLE, TableInfo), folder)
 
 
 def find_predictor(
@@ -174,8 +190,7 @@ def predictor_of(project: Project, folder: Path) -> PredictorInfo:
         DeviceError: the table was measured with other settings than the target has now.
     """
     fitted = read_predictor(folder)
-    if (folder / profiling.TABLE).is_file():
-        _check_settings(project, read_record(folder / profiling.TABLE, TableInfo), folder)
+    check_settings(project, folder)
     return fitted
 
 

@@ -35,7 +35,7 @@ from toolchain.records import (
     Workload,
     now,
 )
-from toolchain.space import Architecture
+from toolchain.space import Architecture, SearchSpace
 from toolchain.supernet.families import declaration
 from toolchain.targets import Local, Target
 
@@ -154,6 +154,7 @@ def _grow(
 ) -> tuple[Profiled, list[str]]:
     """Fill the table over an open device; what was done, and what puts its latencies in doubt."""
     began, spent, target = time.monotonic(), profiling.Spent(), device.target
+    _known(project, request, run.info.space)  # refused before anything is measured
     folder = project.table_folder(target.id, run.info.space, request.workload)
     environment = profiling.read_environment(device)
     reference = _reference(folder, run, target, fresh=request.fresh)
@@ -188,15 +189,24 @@ def _predictor(project: Project, folder: Path, timed: int, request: Request) -> 
     """The table's predictor, where it has rows enough; leaning on another device's table, where one is named."""
     if request.like is None:
         return read_predictor(folder) if timed >= prediction.MINIMUM_ROWS else None
-    header = read_header(folder)
-    known = project.find_table(request.like, header.space, header.workload) or project.find_table(
-        request.like, header.space
-    )
+    known = _known(project, request, read_header(folder).space)
+    return fit_table(folder, known) if timed >= prediction.MINIMUM_ROWS_TRANSFERRED else None
+
+
+def _known(project: Project, request: Request, space: SearchSpace) -> Path | None:
+    """The table the request leans on; None where it leans on none.
+
+    Raises:
+        UsageError: the device it names has none of this space.
+    """
+    if request.like is None:
+        return None
+    known = project.find_known(request.like, space, request.workload)
     if known is None:
         raise UsageError(
             f"{request.like} has no latency table of this space", hint=f"mostool profile --device {request.like}"
         )
-    return fit_table(folder, known) if timed >= prediction.MINIMUM_ROWS_TRANSFERRED else None
+    return known
 
 
 class _Work:

@@ -97,6 +97,10 @@ class Project(NamedTuple):
             raise damage
         return max(found)[2] if found else None
 
+    def find_known(self, device: str, space: SearchSpace, workload: Workload) -> Path | None:
+        """The table of another device to lean on: of the same workload where there is one, else of any; or None."""
+        return self.find_table(device, space, workload) or self.find_table(device, space)
+
     def _run_names(self) -> list[str]:
         return sorted(path.name for path in self.runs.glob("*") if path.is_dir())
 

@@ -13,13 +13,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import kendalltau
-from sklearn.model_selection import KFold
 
 from toolchain.arrays import Floats
 from toolchain.predict.apply import leverage, nearness, seconds
 from toolchain.predict.hygiene import Inspection, all_clean, inspect
 from toolchain.predict.process import fit_process
 from toolchain.predict.regression import fit_linear, fit_log
+from toolchain.predict.regression import folds as split_folds
 from toolchain.predict.rows import Rows, check_rows
 from toolchain.records import Environment, HeldOutError, Model, PredictorInfo, Source, Workload
 from toolchain.space import SearchSpace
@@ -42,9 +42,14 @@ class HeldOut(NamedTuple):
     leverage: Floats
 
     @property
+    def relative(self) -> Floats:
+        """The relative error of each row, [n]."""
+        return _relative(self.measured_s, self.guesses_s)
+
+    @property
     def mape(self) -> float:
         """The mean relative error."""
-        return float(_relative(self.measured_s, self.guesses_s).mean())
+        return float(self.relative.mean())
 
 
 class About(NamedTuple):
@@ -97,7 +102,7 @@ def describe(
         error=error(measured, guesses),
         margin=margin,
         interval=margin * float(np.sqrt(1 + typical)),
-        coverage=COVERAGE,
+        coverage=min(COVERAGE, len(measured) / (len(measured) + 1)),  # fewer rows than nine cannot promise 90 %
         points=tuple(
             (name, float(one), float(guess)) for name, one, guess in zip(held_out.ids, measured, guesses, strict=True)
         ),
@@ -110,7 +115,7 @@ def hold_out(rows: Rows, fitter: Fitter, inspection: Inspection | None = None, f
     judged = rows.part(clean.judged)
     at = np.flatnonzero(clean.judged)
     guesses, far = np.empty_like(judged.latency_s), np.empty_like(judged.latency_s)
-    for _, check in KFold(min(folds, len(at)), shuffle=True, random_state=0).split(at):
+    for _, check in split_folds(judged.features, folds):
         others = clean.fitted.copy()
         others[at[check]] = False
         used = _used(rows, clean, others)
@@ -145,7 +150,7 @@ def _relative(latency_s: Floats, guesses_s: Floats) -> Floats:
 
 def _winner(tried: Mapping[str, HeldOut]) -> str:
     """The first kind, unless another's held-out error is smaller by more than two standard errors of the difference."""
-    errors = {name: _relative(one.measured_s, one.guesses_s) for name, one in tried.items()}
+    errors = {name: one.relative for name, one in tried.items()}
     first = chosen = next(iter(errors))
     for name, found in errors.items():
         gained = errors[first] - found

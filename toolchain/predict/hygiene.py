@@ -34,6 +34,7 @@ _CORRECTED = 0.05
 _OUTLIER_SIGMAS = 6.0
 _CORRELATED = 0.2
 _PASSES = 3
+_LEVELS = 3.0
 
 
 class Inspection(NamedTuple):
@@ -70,7 +71,9 @@ def inspect(rows: Rows) -> Inspection:
             break
         blocks, kept, factors = found, *_consequences(found, count)
         if kept.sum() < max(MINIMUM_ROWS, count // 2):
-            return all_clean(count)  # the fit is what is wrong
+            told = tuple(msgspec.structs.replace(one, done="told") for one in found)
+            clean = all_clean(count)  # no level is the usual one: nothing can be left out, and all of it is in doubt
+            return clean._replace(findings=(*told, *_drift(residual, clean.fitted)))
     settled = residual - np.log(factors)
     singles = _singles(settled, kept)
     fitted = kept.copy()
@@ -80,7 +83,7 @@ def inspect(rows: Rows) -> Inspection:
 
 def _blocks(residual: Floats) -> list[Finding]:
     """Segments whose level is off, by change points of the residuals in their order."""
-    count, sigma = len(residual), _spread(residual)
+    count, sigma = len(residual), _noise(residual)
     if sigma == 0:
         return []
     signal = np.clip(residual / sigma, -_CLIPPED, _CLIPPED)[:, None]
@@ -148,6 +151,13 @@ def _drift(residual: Floats, kept: npt.NDArray[np.bool_]) -> list[Finding]:
         return []
     shared = float(np.sqrt(correlation) * np.std(centred))
     return [Finding(kind="drift", first=0, last=len(residual) - 1, ratio=float(np.exp(shared)), done="told")]
+
+
+def _noise(residual: Floats) -> float:
+    """The standard deviation of a row; between neighbours, where levels are so far apart that they hide it."""
+    overall = _spread(residual)
+    between = 1.4826 * float(np.median(np.abs(np.diff(residual)))) / np.sqrt(2)
+    return float(between) if overall > _LEVELS * between else overall
 
 
 def _spread(values: Floats) -> float:

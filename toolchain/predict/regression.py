@@ -12,6 +12,7 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import lasso_path
 from sklearn.model_selection import KFold
@@ -25,6 +26,9 @@ _HUBER = 1.345
 """Of a standard deviation: beyond, a residual counts linearly; 95 % efficient where errors are normal (Huber 1981)."""
 _REWEIGHTINGS = 3
 _FLAT = 1e-9
+_GUESSES = 6
+_DOUBTED = 0.3
+"""Of log latency: rows further from the first guess begin with less weight."""
 
 
 class Standard(NamedTuple):
@@ -40,8 +44,9 @@ class Standard(NamedTuple):
 
 def fit_linear(features: Floats, latency_s: Floats) -> Model:
     """latency = intercept + coefficients . z, by relative errors. Features [n, f], latencies [n] in seconds."""
-    standard = standardise(features, 1 / latency_s**2)
-    intercept, coefficients = robust_lasso(standard.apply(features), latency_s, 1 / latency_s)
+    expected_s, trust = _first_guess(features, latency_s)
+    standard = standardise(features, trust / expected_s**2)
+    intercept, coefficients = robust_lasso(standard.apply(features), latency_s, 1 / expected_s, trust)
     return _model("linear", standard, intercept, coefficients, latency_s)
 
 
@@ -54,6 +59,39 @@ def fit_log(features: Floats, latency_s: Floats) -> Model:
     return _model("log", standard, intercept, coefficients, latency_s)
 
 
+def _first_guess(features: Floats, latency_s: Floats) -> tuple[Floats, Floats]:
+    """Roughly what rows should take, in seconds, and how far to trust each: a ridge on log latency, reweighted; [n].
+
+    Relative errors are relative to this: to a row's own latency, one that is too fast would outweigh all others.
+    """
+    standard = standardise(features, np.ones_like(latency_s))
+    design = np.concatenate([np.ones((len(latency_s), 1)), standard.apply(features)], axis=1)
+    stiff = np.eye(design.shape[1])
+    stiff[0, 0] = 0.0
+    target, trust, fitted = np.log(latency_s), np.ones_like(latency_s), np.zeros_like(latency_s)
+    for _ in range(_GUESSES):
+        weighted = design * trust[:, None]
+        fitted = design @ np.linalg.solve(weighted.T @ design + stiff, weighted.T @ target)
+        residual = np.abs(target - fitted)
+        spread = max(1.4826 * float(np.median(residual)), 1e-12)
+        trust = np.minimum(1.0, _HUBER * spread / np.maximum(residual, 1e-300))
+    # What is left at this roughness may be the model's fault rather than the row's: only what is far off is doubted.
+    expected = np.where(residual > _DOUBTED, fitted, target)
+    return np.exp(expected), np.where(residual > _DOUBTED, trust, 1.0)
+
+
+def folds(design: Floats, most: int) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
+    """Rows to fit and rows to check, [n, f] in at most so many folds; rows of the same network stay together."""
+    _, group = np.unique(design, axis=0, return_inverse=True)
+    groups = int(group.max()) + 1
+    if groups < 2:
+        return list(KFold(min(most, len(design)), shuffle=True, random_state=0).split(design))
+    order = np.unique(group, return_index=True)[1].argsort().argsort()  # by first appearance
+    placed = order[group]
+    split = KFold(min(most, groups), shuffle=True, random_state=0).split(np.arange(groups))
+    return [(np.flatnonzero(np.isin(placed, fit)), np.flatnonzero(np.isin(placed, check))) for fit, check in split]
+
+
 def standardise(features: Floats, weights: Floats) -> Standard:
     shares = weights / weights.sum()
     mean = shares @ features
@@ -62,10 +100,15 @@ def standardise(features: Floats, weights: Floats) -> Standard:
     return Standard(mean, np.where(flat, 1.0, scale))
 
 
-def robust_lasso(design: Floats, target: Floats, importance: Floats) -> tuple[float, Floats]:
-    """Intercept and coefficients that make `importance` * (fit - target) small: [n, f], [n], [n] -> scalar, [f]."""
+def robust_lasso(
+    design: Floats, target: Floats, importance: Floats, trust: Floats | None = None
+) -> tuple[float, Floats]:
+    """Intercept and coefficients that make `importance` * (fit - target) small: [n, f], [n], [n] -> scalar, [f].
+
+    `trust` [n] is how far each row counts to begin with.
+    """
     count = len(target)
-    trust = np.ones(count)
+    trust = np.ones(count) if trust is None else trust
     intercept, coefficients = 0.0, np.zeros(design.shape[1])
     for _ in range(1 + _REWEIGHTINGS):
         intercept, coefficients = _lasso(design, target, trust * importance**2)
@@ -93,7 +136,7 @@ def _lasso(design: Floats, target: Floats, weights: Floats) -> tuple[float, Floa
     aim = aim / size
     strengths = float(np.abs(columns.T @ aim).max()) / count * _STRENGTHS
     missed = np.zeros(len(strengths))
-    for fit, check in KFold(min(_FOLDS, count), shuffle=True, random_state=0).split(columns):
+    for fit, check in folds(columns, _FOLDS):
         path = _path(columns[fit], aim[fit], strengths)
         missed += ((columns[check] @ path - aim[check, None]) ** 2).sum(axis=0)
     chosen = _path(columns, aim, strengths[: int(np.argmin(missed)) + 1])[:, -1]
@@ -105,7 +148,7 @@ def _path(columns: Floats, aim: Floats, strengths: Floats) -> Floats:
     """Coefficients [f, strengths]; where descent has not settled, cross-validation judges what it got."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", category=ConvergenceWarning)
-        _, path, _ = lasso_path(columns, aim, alphas=strengths, precompute=columns.T @ columns, tol=1e-3, max_iter=2000)
+        _, path, _ = lasso_path(columns, aim, alphas=strengths, precompute=columns.T @ columns, tol=1e-6, max_iter=5000)
     found: Floats = path
     return found
 

@@ -1,8 +1,10 @@
 """A known device's latencies help with a new one: what costs much on one mostly does on the other.
 
-Two ways lean on the known device's model, and both must beat the new device's own rows on rows left out: `scaled` (its
-predictions, stretched and shifted: the two rank networks alike) and `corrected` (each of its costs stretched besides,
-as far as the rows insist: ridge regression towards the source, in units of what each cost contributes there).
+Two ways lean on the known device's model: `scaled` (its predictions, stretched and shifted: the two rank networks
+alike) and `corrected` (each of its costs stretched besides, as far as the rows insist: ridge regression towards the
+source, in units of what each cost contributes there). A handful of rows cannot tell which is best: what is used is the
+mean of both and of the rows' own fit, weighted by how well each foretold rows left out; and only where that beats the
+rows alone.
 """
 
 from __future__ import annotations
@@ -16,13 +18,17 @@ from sklearn.linear_model import RidgeCV
 
 from toolchain.arrays import Floats
 from toolchain.predict.apply import seconds
-from toolchain.predict.fit import About, Fitter, HeldOut, describe, hold_out
+from toolchain.predict.fit import About, Fitter, HeldOut, describe, fit_predictor, hold_out
+from toolchain.predict.hygiene import FEWEST_ROWS
 from toolchain.predict.regression import fit_linear, robust_lasso
 from toolchain.predict.rows import MINIMUM_ROWS_TRANSFERRED, Rows, check_rows
 from toolchain.records import Model, PredictorInfo, Transfer
 
 _STIFFNESS = tuple(float(one) for one in np.logspace(-4, 2, 19))
 _FOLDS = 20
+_SHARPNESS = 4
+"""The power of a way's held-out error that its share falls with."""
+_TINY = 1e-6
 
 
 class Known(NamedTuple):
@@ -33,16 +39,18 @@ class Known(NamedTuple):
     rows: Rows
 
 
-def fit_with(rows: Rows, about: About, known: Known) -> tuple[PredictorInfo, bool]:
-    """The predictor of a few rows that leans on a known device where that helps; whether it does.
+def fit_with(rows: Rows, about: About, known: Known) -> PredictorInfo:
+    """The predictor of a few rows that leans on a known device where that helps.
 
-    Where none of the ways beats the rows' own fit on held-out rows, that is what is returned: transfer that hurts is
-    refused. The fit's `transfer` holds both errors.
+    Where it does not beat the rows' own fit on held-out rows by a standard error, that fit is returned: transfer
+    that hurts is refused. The fit's `transfer` holds both errors. From FEWEST_ROWS rows on a device stands alone.
 
     Raises:
         UsageError: fewer rows than MINIMUM_ROWS_TRANSFERRED, or what else `check_rows` refuses.
     """
     check_rows(rows, MINIMUM_ROWS_TRANSFERRED)
+    if len(rows.ids) >= FEWEST_ROWS:
+        return fit_predictor(rows, about)  # enough to stand alone, and to be looked through
     source = fit_linear(known.rows.features, known.rows.latency_s)
 
     def scaled(features: Floats, latency_s: Floats) -> Model:
@@ -51,14 +59,58 @@ def fit_with(rows: Rows, about: About, known: Known) -> tuple[PredictorInfo, boo
     def corrected(features: Floats, latency_s: Floats) -> Model:
         return _corrected(source, features, latency_s)
 
-    ways: Mapping[str, Fitter] = {"alone": fit_linear, "scaled": scaled, "corrected": corrected}
-    tried: dict[str, HeldOut] = {name: hold_out(rows, fitter, folds=_FOLDS) for name, fitter in ways.items()}
-    errors = {name: one.mape for name, one in tried.items()}
-    chosen = min(errors, key=lambda name: errors[name])
-    together = min(errors["scaled"], errors["corrected"])
-    transfer = Transfer(target=known.target, table_sha256=known.table_sha256, alone=errors["alone"], together=together)
-    info = describe(rows, about, ways[chosen], tried[chosen])
-    return msgspec.structs.replace(info, transfer=transfer, compared=errors), chosen != "alone"
+    ways: dict[str, Fitter] = {"alone": fit_linear, "scaled": scaled, "corrected": corrected}
+    tried = {name: hold_out(rows, fitter, folds=_FOLDS) for name, fitter in ways.items()}
+    shares = {name: (one.mape + _TINY) ** -_SHARPNESS for name, one in tried.items()}
+
+    def together(features: Floats, latency_s: Floats) -> Model:
+        return _mixed({name: ways[name](features, latency_s) for name in ways}, shares, latency_s)
+
+    tried["together"] = hold_out(rows, together, folds=_FOLDS)
+    helps = _wins(tried["together"], tried["alone"])
+    alone = describe(rows, about, fit_linear, tried["alone"])
+    mixed = describe(rows, about, together, tried["together"])
+    chosen = mixed if helps else alone
+    # The choice was made on these few rows: the wider of both intervals is the honest one.
+    wider = max(alone.margin, mixed.margin) / chosen.margin if helps and chosen.margin > 0 else 1.0
+    return msgspec.structs.replace(
+        chosen,
+        margin=chosen.margin * wider,
+        interval=chosen.interval * wider,
+        transfer=Transfer(
+            target=known.target,
+            table_sha256=known.table_sha256,
+            alone=tried["alone"].mape,
+            together=tried["together"].mape,
+            used=helps,
+        ),
+        compared={name: one.mape for name, one in tried.items()},
+    )
+
+
+def _wins(challenger: HeldOut, alone: HeldOut) -> bool:
+    """Whether held-out errors are smaller by more than one standard error of the difference."""
+    gained = alone.relative - challenger.relative
+    return bool(gained.mean() > gained.std() / np.sqrt(len(gained)))
+
+
+def _mixed(models: Mapping[str, Model], shares: Mapping[str, float], latency_s: Floats) -> Model:
+    """The mean of linear models, weighted: a linear model again."""
+    total = sum(shares.values())
+    size = len(next(iter(models.values())).coefficients)
+    costs, base = np.zeros(size), 0.0
+    for name, one in models.items():
+        own = np.array(one.coefficients) / np.array(one.scale)
+        costs += shares[name] / total * own
+        base += shares[name] / total * (one.intercept - float(np.array(one.mean) @ own))
+    return Model(
+        kind="linear",
+        mean=(0.0,) * size,
+        scale=(1.0,) * size,
+        intercept=base,
+        coefficients=tuple(map(float, costs)),
+        fastest_s=float(latency_s.min()),
+    )
 
 
 def _scaled(source: Model, features: Floats, latency_s: Floats) -> Model:

@@ -66,12 +66,13 @@ class Finding(Record, frozen=True):
 
 
 class Transfer(Record, frozen=True):
-    """The other device's table a predictor leans on, and the held-out error without and with it."""
+    """The other device's table a predictor may lean on, the held-out error without and with it, and whether it does."""
 
     target: str
     table_sha256: str
     alone: float
     together: float
+    used: bool
 
 
 class PredictorInfo(Stored, frozen=True):

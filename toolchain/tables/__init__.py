@@ -15,7 +15,7 @@ from toolchain.tables.folder import (
     write_imported,
 )
 from toolchain.tables.reading import Form, ReadTable, read_file
-from toolchain.tables.units import check_unit
+from toolchain.tables.units import check_mixed, check_unit
 from toolchain.tables.writing import write_table
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Form",
     "Merged",
     "ReadTable",
+    "check_mixed",
     "check_unit",
     "read_file",
     "read_header",

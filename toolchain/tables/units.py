@@ -20,7 +20,10 @@ _WORDS: Mapping[Unit, str] = {"s": "seconds", "ms": "milliseconds", "us": "micro
 _FASTEST_PASS_S, _SLOWEST_PASS_S = 2e-6, 3600.0
 _SLIPS = (1e3, 1e-3, 1e6, 1e-6)
 _SLIP_MARGIN = 3.0
-_LEAST_MACS_PER_S, _MOST_MACS_PER_S = 1e6, 1e14
+_LEAST_MACS_PER_S, _MOST_MACS_PER_S = 2e7, 1.5e11
+"""What CPUs do with Transformers, a Pi translating and a server's batch among them; a GPU's table is asked about."""
+_OVERHEAD_S = 0.05
+_APART = 100.0
 
 
 def check_range(path: Path, latencies_s: list[float], unit: Unit) -> None:
@@ -57,6 +60,24 @@ def check_unit(
         raise _doubt(path, median_s, unit, why, lambda s: _feasible(s, work_macs))
 
 
+def check_mixed(path: Path, latencies_s: list[float], work_macs: list[float]) -> None:
+    """Raise UsageError, naming the first row, where rows are a hundred times off the others for the work they do.
+
+    Args:
+        work_macs: multiply-adds of each row's network.
+    """
+    speeds = [work / latency for work, latency in zip(work_macs, latencies_s, strict=True)]
+    usual = statistics.median(speeds)
+    off = [row for row, speed in enumerate(speeds) if usual > 0 and not 1 / _APART < speed / usual < _APART]
+    if off:
+        raise UsageError(
+            f"{path}: row {off[0] + 1}: the latency is {usual / max(speeds[off[0]], 1e-300):.3g} times what the others "
+            "let expect",
+            why=f"{len(off)} of {len(speeds)} rows are a hundred times off: are the units mixed?",
+            hint="give all latencies in one unit, and leave out rows that failed",
+        )
+
+
 def _may_be_a_pass(median_s: float) -> bool:
     return _FASTEST_PASS_S <= median_s <= _SLOWEST_PASS_S
 
@@ -71,7 +92,9 @@ def _near(median_s: float, like_s: float) -> bool:
 
 
 def _feasible(median_s: float, work_macs: float) -> bool:
-    return _LEAST_MACS_PER_S <= work_macs / median_s <= _MOST_MACS_PER_S
+    """Whether a device may take so long: small networks take a little whatever they compute."""
+    speed = work_macs / median_s
+    return speed <= _MOST_MACS_PER_S and (speed >= _LEAST_MACS_PER_S or median_s <= _OVERHEAD_S)
 
 
 def _doubt(path: Path, median_s: float, unit: Unit, why: str, likely: Callable[[float], bool]) -> UsageError:
