@@ -128,3 +128,17 @@ def test_where_most_rows_would_go_the_fit_is_what_is_wrong() -> None:
     levels = np.repeat(rng.choice([0.2, 1.0, 5.0], 6), 10)
     found = inspect(rows._replace(latency_s=1e-3 * levels * np.exp(0.01 * rng.standard_normal(60))))
     assert found.judged.sum() >= 30
+
+
+def test_a_table_of_several_levels_is_told_of_and_all_of_it_kept() -> None:
+    """No level is the usual one: nothing can be left out, but nothing is called clean either."""
+    rows = disturbed(disturbed(make_rows(100, noise=0.02), slice(40, 100), 1.3), slice(70, 100), 1.3)
+    found = inspect(rows)
+    assert of_kind(found.findings, "outlier-block")
+    assert found.fitted.sum() >= 40
+
+
+def test_a_table_that_slows_down_all_the_time_is_told_of() -> None:
+    rows = make_rows(100, noise=0.02)
+    found = inspect(rows._replace(latency_s=rows.latency_s * np.linspace(1.0, 1.5, 100)))
+    assert found.findings

@@ -33,6 +33,7 @@ _CORRECTED = 0.05
 """Smaller shifts are told and left: which of two levels the device will have next time, nobody knows."""
 _OUTLIER_SIGMAS = 6.0
 _CORRELATED = 0.2
+_LEAST_DRIFT = 0.01
 _PASSES = 3
 _LEVELS = 3.0
 
@@ -150,6 +151,8 @@ def _drift(residual: Floats, kept: npt.NDArray[np.bool_]) -> list[Finding]:
     if correlation < max(_CORRELATED, 4 / np.sqrt(len(left))):
         return []
     shared = float(np.sqrt(correlation) * np.std(centred))
+    if shared < _LEAST_DRIFT:
+        return []
     return [Finding(kind="drift", first=0, last=len(residual) - 1, ratio=float(np.exp(shared)), done="told")]
 
 
