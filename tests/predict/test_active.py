@@ -7,10 +7,8 @@ from hypothesis import strategies as st
 
 from toolchain.arrays import Floats
 from toolchain.predict import most_telling
-from toolchain.predict.apply import seconds
-from toolchain.predict.regression import fit_linear
 
-from .made_device import draw, make_rows, matrix
+from .made_device import draw, matrix
 
 SLACK = 1e-3
 """What the ridge may change in a log determinant."""
@@ -79,20 +77,3 @@ def test_a_kind_of_work_that_was_never_seen_to_differ_comes_first() -> None:
     assert 50 not in most_telling(candidates, measured, 20)
     candidates[50, layers] = 3
     assert most_telling(candidates, measured, 20)[0] == 50
-
-
-def test_with_a_model_networks_count_by_relative_errors() -> None:
-    """A cost misjudged matters where it is much of the latency: what is chosen is faster than without a model."""
-    rows = make_rows(30, noise=0.02)
-    model = fit_linear(rows.features, rows.latency_s)
-    candidates = networks(300, 1)
-    plain = most_telling(candidates, rows.features, 20)[::2]
-    relative = most_telling(candidates, rows.features, 20, model)[::2]
-    assert np.median(seconds(model, candidates[relative])) < np.median(seconds(model, candidates[plain]))
-
-
-@settings(max_examples=20)
-@given(st.lists(st.integers(-20, 20), min_size=6, max_size=6))
-def test_the_unit_of_a_feature_does_not_matter(powers: list[int]) -> None:
-    measured, candidates, factors = networks(15, 0), networks(60, 1), 2.0 ** np.array(powers)
-    assert most_telling(candidates * factors, measured * factors, 6) == most_telling(candidates, measured, 6)

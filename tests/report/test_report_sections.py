@@ -99,6 +99,19 @@ def test_the_predictor_shows_every_held_out_row_and_its_errors(story: Story) -> 
     assert len(everything.rows) == 60
 
 
+def test_what_was_wrong_with_the_table_stands_beside_the_errors() -> None:
+    block = records.Finding(kind="outlier-block", first=0, last=121, ratio=1.43, done="left out")
+    single = records.Finding(kind="outlier", first=130, last=130, ratio=1.36, done="left out")
+    lean = records.Transfer(target="xeon", table_sha256="0" * 64, alone=0.05, together=0.03, used=True)
+    info = msgspec.structs.replace(make_predictor(), findings=(block, single), source="imported", transfer=lean)
+    words = sentences(predictor(make_story(predictor=info)))
+    assert "122 rows of outlier blocks" in words
+    assert "fitted on are imported" in words
+    assert "leans on the table of xeon" in words
+    plain = sentences(predictor(make_story(predictor=make_predictor())))
+    assert not any(word in plain for word in ("outlier", "imported", "leans"))
+
+
 def test_a_predictor_without_rows_or_with_one_is_a_sentence() -> None:
     for number, words in ((0, "No held-out row was kept"), (1, "A single row was held out")):
         info = make_predictor(1)

@@ -1,8 +1,8 @@
 """Which networks to measure next: where the model is least sure, and some at random.
 
 A latency model is as sure as its rows span the work that networks of the space do; the most telling next row is the one
-it leans on most (sequential D-optimal design; Fedorov 1972). Random rows between keep the stated error honest: it is
-that of the space, not of its corners.
+it leans on most (sequential D-optimal design; Fedorov 1972). Random rows between keep the stated error near that of the
+space, and not of its corners alone.
 """
 
 from __future__ import annotations
@@ -11,25 +11,20 @@ import numpy as np
 import numpy.typing as npt
 
 from toolchain.arrays import Floats
-from toolchain.predict.apply import seconds
-from toolchain.records import Model
 
 _RIDGE = 1e-3
 
 
-def most_telling(candidates: Floats, measured: Floats, count: int, model: Model | None = None) -> list[int]:
+def most_telling(candidates: Floats, measured: Floats, count: int) -> list[int]:
     """Rows of `candidates` [n, f] to measure, most telling first, beside those `measured` [m, f].
 
     Every second one maximises the leverage it would have given all before it; the rest follow the candidates' own
-    order, which is random. With a `model`, leverage is that of relative errors.
+    order, which is random.
     """
     both = np.concatenate([measured, candidates])
     scale = both.std(axis=0)
     telling = scale > 1e-9 * np.maximum(np.abs(both.mean(axis=0)), 1e-300)
     scaled = np.concatenate([np.ones((len(both), 1)), (both - both.mean(axis=0))[:, telling] / scale[telling]], axis=1)
-    if model is not None:
-        predicted = seconds(model, both)
-        scaled *= (np.median(predicted) / predicted)[:, None]
     known, open_rows = scaled[: len(measured)], scaled[len(measured) :]
     inverse = np.linalg.inv(known.T @ known + _RIDGE * np.eye(scaled.shape[1]))
     left = np.ones(len(candidates), dtype=np.bool_)

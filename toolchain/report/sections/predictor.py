@@ -48,7 +48,21 @@ def _summary(info: PredictorInfo) -> str:
         f"on {info.target} with "
         f"{workload_words(info.workload)}. Its errors are those on measured rows it had not seen. "
         f"{percent(info.coverage)} of them lie within about ±{percent(info.interval)} of what was predicted."
+        f"{_remarks(info)}"
     )
+
+
+def _remarks(info: PredictorInfo) -> str:
+    """What was wrong with the table, and what else the predictor leans on."""
+    left_out = sum(one.last - one.first + 1 for one in info.findings if one.kind == "outlier-block")
+    words = f" {count(left_out)} rows of outlier blocks in its table were left out, there too." if left_out else ""
+    others = sum(one.kind != "outlier-block" for one in info.findings)
+    words += f" Shifts, drift or outliers in it: {count(others)} (mostool predict --check)." if others else ""
+    if info.source != "measured":
+        words += f" The latencies it was fitted on are {info.source}."
+    if info.transfer is not None and info.transfer.used:
+        words += f" It leans on the table of {info.transfer.target}."
+    return words
 
 
 def _figures(info: PredictorInfo) -> list[Fact]:

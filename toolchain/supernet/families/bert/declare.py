@@ -189,7 +189,7 @@ BLOCKS: Mapping[str, tuple[str, ...]] = {
     ),
     "head": ("head", "decoder"),
 }
-"""Which of the features belong to which block."""
+"""Which of the features belong to which block; what a pass takes whatever its layers counts as the embedding."""
 
 
 def features(space: SearchSpace, arrays: AxisArrays, workload: Workload) -> dict[str, Floats]:

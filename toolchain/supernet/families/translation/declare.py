@@ -210,7 +210,7 @@ BLOCKS: Mapping[str, tuple[str, ...]] = {
     "decoder": ("decoder_layer_steps", "decoder_dense", "cross_dense", "decoder_attention", "decoder_heads"),
     "head": ("output",),
 }
-"""Which of the features belong to which block."""
+"""Which of the features belong to which block; what a pass takes whatever its layers counts as the embedding."""
 
 
 def features(space: SearchSpace, arrays: AxisArrays, workload: Workload) -> dict[str, Floats]:
