@@ -54,7 +54,7 @@ def test_nothing_of_this_machine_is_in_it(prose: Corpus) -> None:
 
 
 def test_another_process_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = "asyncio unittest email multiprocessing xml importlib"  # not tkinter: Debian keeps it apart
+    names = "asyncio unittest email multiprocessing xml importlib logging http urllib"  # Debian keeps tkinter apart
     code = (
         f"import sys; sys.stdlib_module_names = frozenset({names!r}.split())\n"
         "from toolchain.text import read_prose; print(read_prose().sha256)"
