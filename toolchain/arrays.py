@@ -19,9 +19,14 @@ A layer that an architecture does not have holds 0. Published tables that tell o
 
 def to_arrays(space: SearchSpace, architectures: Sequence[Architecture]) -> AxisArrays:
     """These architectures, all of the space, as arrays."""
+    return stack_axes(space, [one.axes for one in architectures])
+
+
+def stack_axes(space: SearchSpace, rows: Sequence[Mapping[str, float | tuple[float, ...]]]) -> AxisArrays:
+    """Rows of values by axis as arrays; averages stay the fractions they are."""
     arrays: dict[str, Floats] = {}
     for axis in space.axes:
-        values = [one.axes[axis.name] for one in architectures]
+        values = [row[axis.name] for row in rows]
         if axis.per is None:
             arrays[axis.name] = np.array(values, dtype=np.float64)
             continue

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import numpy as np
 
-from toolchain.arrays import AxisArrays, Floats
+from toolchain.arrays import AxisArrays, stack_axes
 from toolchain.errors import DeviceError, IntegrityError, UsageError
 from toolchain.files import sha256_bytes
 from toolchain.journal import Journal, read_journal
@@ -88,19 +87,8 @@ def read_imported(folder: Path) -> tuple[ImportedInfo, list[ImportedRow]]:
 
 
 def to_axis_arrays(space: SearchSpace, rows: Sequence[ImportedRow]) -> AxisArrays:
-    """These rows, all of the space, as toolchain.arrays has architectures; averages stay the fractions they are."""
-    arrays: dict[str, Floats] = {}
-    for axis in space.axes:
-        values = [row.axes[axis.name] for row in rows]
-        if axis.per is None:
-            arrays[axis.name] = np.array(values, dtype=np.float64)
-            continue
-        filled = np.zeros((len(values), space.axis(axis.per).choices[-1]))
-        for index, value in enumerate(values):
-            if isinstance(value, tuple):
-                filled[index, : len(value)] = value
-        arrays[axis.name] = filled
-    return arrays
+    """These rows, all of the space, as toolchain.arrays has architectures."""
+    return stack_axes(space, [row.axes for row in rows])
 
 
 def row_id(space: SearchSpace, row: ImportedRow) -> str:
