@@ -223,7 +223,8 @@ def _import(options: dict[str, Any]) -> _Answer:
         f"{done.folder}: {done.rows_added} latencies imported, {done.rows_already} were there already",
         f"next: mostool predict --check {done.folder}",
     ]
-    data = {"table": str(done.folder), "added": done.rows_added, "already": done.rows_already, "source": "imported"}
+    data: dict[str, Any] = {"table": str(done.folder), "added": done.rows_added, "already": done.rows_already}
+    data["source"] = read_header(done.folder).source  # a measured table's rows stay so
     return data, list(done.notes), lines
 
 

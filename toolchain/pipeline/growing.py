@@ -19,8 +19,9 @@ FIRST = 12
 """Subnets measured before any are chosen by a model: the extremes, the middle, and a spread."""
 BATCH = 6
 SUBNETS = 40
-"""What a table is to hold unless told otherwise; and what it holds at most with a goal."""
+"""What a table is to hold unless told otherwise."""
 MOST = 200
+"""What it holds at most with a goal, unless told otherwise."""
 _CANDIDATES = 2000
 _SEED = 1
 
@@ -88,7 +89,10 @@ def batches(
 
 
 def _next(table: profiling.LatencyTable) -> list[Architecture]:
-    """The batch that follows the table's last whole one: the same whether or not some of it is measured already."""
+    """The batch that follows the table's last whole one: the same whether or not some of it is measured already.
+
+    Fewer than a batch are, since they would make it a whole one: so there is always something left to measure.
+    """
     space, workload = table.info.space, table.info.workload
     rows = table.measurements
     whole = rows[: max(FIRST, len(rows) - (len(rows) - FIRST) % BATCH)]
@@ -96,8 +100,8 @@ def _next(table: profiling.LatencyTable) -> list[Architecture]:
     if not drawn:
         return []
     measured = _features(space, [one.architecture for one in whole], workload)
-    telling = prediction.most_telling(_features(space, drawn, workload), measured, 2 * BATCH)
-    return [drawn[row] for row in telling][: BATCH + len(rows) - len(whole)]
+    telling = prediction.most_telling(_features(space, drawn, workload), measured, BATCH)
+    return [drawn[row] for row in telling]
 
 
 def _standing(table: profiling.LatencyTable, space: SearchSpace, workload: Workload) -> Standing:
