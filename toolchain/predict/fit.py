@@ -1,6 +1,7 @@
 """From rows to a predictor: clean them, let the kinds of model compete, and say how wrong the winner is.
 
-Every figure a user sees comes from folds that the model of that fold has not seen, its strength included.
+Every figure a user sees comes from folds that the model of that fold has not seen, its strength included. What has been
+chosen on all rows is which of them are clean, and which kind wins.
 """
 
 from __future__ import annotations
@@ -150,14 +151,17 @@ def _relative(latency_s: Floats, guesses_s: Floats) -> Floats:
 
 def _winner(tried: Mapping[str, HeldOut]) -> str:
     """The first kind, unless another's held-out error is smaller by more than two standard errors of the difference."""
-    errors = {name: one.relative for name, one in tried.items()}
-    first = chosen = next(iter(errors))
-    for name, found in errors.items():
-        gained = errors[first] - found
-        doubt = float(gained.std()) / np.sqrt(len(gained))
-        if gained.mean() > 2 * doubt and found.mean() < errors[chosen].mean():
+    first = chosen = next(iter(tried))
+    for name, found in tried.items():
+        if wins(found, tried[first], 2) and found.mape < tried[chosen].mape:
             chosen = name
     return chosen
+
+
+def wins(challenger: HeldOut, champion: HeldOut, standard_errors: float) -> bool:
+    """Whether held-out errors are smaller by more than so many standard errors of the difference."""
+    gained = champion.relative - challenger.relative
+    return bool(gained.mean() > standard_errors * gained.std() / np.sqrt(len(gained)))
 
 
 def _conformal(scores: Floats) -> float:

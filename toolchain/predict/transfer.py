@@ -18,7 +18,7 @@ from sklearn.linear_model import RidgeCV
 
 from toolchain.arrays import Floats
 from toolchain.predict.apply import seconds
-from toolchain.predict.fit import About, Fitter, HeldOut, describe, fit_predictor, hold_out
+from toolchain.predict.fit import About, Fitter, HeldOut, describe, fit_predictor, hold_out, wins
 from toolchain.predict.hygiene import FEWEST_ROWS
 from toolchain.predict.regression import fit_linear, robust_lasso
 from toolchain.predict.rows import MINIMUM_ROWS_TRANSFERRED, Rows, check_rows
@@ -43,7 +43,8 @@ def fit_with(rows: Rows, about: About, known: Known) -> PredictorInfo:
     """The predictor of a few rows that leans on a known device where that helps.
 
     Where it does not beat the rows' own fit on held-out rows by a standard error, that fit is returned: transfer
-    that hurts is refused. The fit's `transfer` holds both errors. From FEWEST_ROWS rows on a device stands alone.
+    that hurts is refused. The fit's `transfer` holds both errors; the shares were chosen on the same rows, so the error
+    with transfer flatters a little. From FEWEST_ROWS rows on a device stands alone.
 
     Raises:
         UsageError: fewer rows than MINIMUM_ROWS_TRANSFERRED, or what else `check_rows` refuses.
@@ -67,7 +68,7 @@ def fit_with(rows: Rows, about: About, known: Known) -> PredictorInfo:
         return _mixed({name: ways[name](features, latency_s) for name in ways}, shares, latency_s)
 
     tried["together"] = hold_out(rows, together, folds=_FOLDS)
-    helps = _wins(tried["together"], tried["alone"])
+    helps = wins(tried["together"], tried["alone"], 1)
     alone = describe(rows, about, fit_linear, tried["alone"])
     mixed = describe(rows, about, together, tried["together"])
     chosen = mixed if helps else alone
@@ -86,12 +87,6 @@ def fit_with(rows: Rows, about: About, known: Known) -> PredictorInfo:
         ),
         compared={name: one.mape for name, one in tried.items()},
     )
-
-
-def _wins(challenger: HeldOut, alone: HeldOut) -> bool:
-    """Whether held-out errors are smaller by more than one standard error of the difference."""
-    gained = alone.relative - challenger.relative
-    return bool(gained.mean() > gained.std() / np.sqrt(len(gained)))
 
 
 def _mixed(models: Mapping[str, Model], shares: Mapping[str, float], latency_s: Floats) -> Model:
