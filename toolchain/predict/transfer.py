@@ -18,7 +18,7 @@ from sklearn.linear_model import RidgeCV
 
 from toolchain.arrays import Floats
 from toolchain.predict.apply import seconds
-from toolchain.predict.fit import About, Fitter, HeldOut, describe, fit_predictor, hold_out, wins
+from toolchain.predict.fit import About, Fitter, describe, fit_predictor, hold_out, wins
 from toolchain.predict.hygiene import FEWEST_ROWS
 from toolchain.predict.regression import fit_linear, robust_lasso
 from toolchain.predict.rows import MINIMUM_ROWS_TRANSFERRED, Rows, check_rows
