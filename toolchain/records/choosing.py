@@ -10,14 +10,40 @@ from toolchain.records.storing import Record, Source, Stored
 from toolchain.records.training import Data, Origin, Quality, Task, Training
 from toolchain.space import Architecture, SearchSpace
 
+Metric = Literal["latency_s", "size_bytes", "parameters", "peak_memory_bytes", "energy_j"]
+Percentile = Literal[50, 90, 99]
+
+DEVICE_METRICS: tuple[Metric, ...] = ("latency_s", "peak_memory_bytes", "energy_j")
+"""What only a device can tell; the others are counted."""
+
+
+def cost_key(metric: Metric, target: str | None = None, percentile: Percentile = 50) -> str:
+    """The name of a cost: `parameters`, `latency_s@rpi`, `latency_s.p90@rpi`."""
+    name = metric if percentile == 50 else f"{metric}.p{percentile}"
+    return f"{name}@{target}" if target is not None and metric in DEVICE_METRICS else name
+
+
+def metric_of(key: str) -> str:
+    """The metric that a cost's name tells of: `latency_s` of `latency_s.p90@rpi`."""
+    return key.partition("@")[0].partition(".")[0]
+
 
 class Budget(Record, frozen=True):
-    """A limit a subnet must keep: bytes on disk, parameters, or seconds at the median (`workload` on `target`)."""
+    """A limit a subnet must keep: bytes on disk, parameters, or what one pass of `workload` takes on `target`.
 
-    metric: Literal["latency_s", "size_bytes", "parameters"]
+    A latency is held to its `percentile`: seconds at the median unless told otherwise.
+    """
+
+    metric: Metric
     limit: float
     target: str | None = None
     workload: Workload | None = None
+    percentile: Percentile = 50
+
+    @property
+    def key(self) -> str:
+        """The name of the cost it is compared with."""
+        return cost_key(self.metric, self.target, self.percentile)
 
 
 class Cost(Record, frozen=True):
@@ -29,16 +55,58 @@ class Cost(Record, frozen=True):
 
 
 class Evaluation(Record, frozen=True):
-    """One architecture as a search saw it."""
+    """One architecture as a search saw it; its costs by their names (`cost_key`).
+
+    `stopped`: it was given up before all held-out items were seen, since another was better and cheaper; its quality is
+    an estimate then. `batch` counts the searcher's proposals from 0.
+    """
 
     architecture: Architecture
     quality: Quality
     costs: dict[str, Cost]
     feasible: bool
+    stopped: bool = False
+    batch: int = 0
+
+    def cost_of(self, metric: str) -> Cost | None:
+        """The cost of a metric: of several devices or percentiles the one that was asked for first."""
+        return next((cost for key, cost in self.costs.items() if metric_of(key) == metric), None)
+
+
+class SearchDevice(Record, frozen=True):
+    """A device that was searched for: whose predictor, and of which work."""
+
+    target: str
+    workload: Workload
+    predictor_sha256: str
+    source: Source
+
+
+class Pick(Record, frozen=True):
+    """The best subnet that keeps one set of budgets: an index into the evaluations; None where none was found.
+
+    `nearest` says in words by how much the nearest misses them.
+    """
+
+    budgets: tuple[Budget, ...]
+    index: int | None
+    nearest: str = ""
+
+
+class TracePoint(Record, frozen=True):
+    """How far a search was: evaluations spent, hypervolume of what they found, and the best quality."""
+
+    evaluations: int
+    hypervolume: float
+    best: float
 
 
 class SearchResult(Stored, frozen=True):
-    """What a search found. `front` holds indices into `evaluations`: not dominated in quality and first cost."""
+    """What a search found. `front` holds indices into `evaluations`: not dominated in quality and the `objectives`.
+
+    `target` and `workload` are those of the first of the `devices`: the one that the winner is built for. `picks` has
+    the best subnet of each set of budgets that was asked for; the winner is that of `budgets`, the loosest of them.
+    """
 
     space: SearchSpace
     searcher: str
@@ -54,6 +122,10 @@ class SearchResult(Stored, frozen=True):
     workload: Workload | None
     predictor_sha256: str | None
     created_at: dt.datetime
+    objectives: tuple[str, ...] = ()
+    devices: tuple[SearchDevice, ...] = ()
+    picks: tuple[Pick, ...] = ()
+    trace: tuple[TracePoint, ...] = ()
 
 
 class BudgetOutcome(Record, frozen=True):
