@@ -17,6 +17,7 @@ import toolchain.cli.devices
 import toolchain.cli.look
 import toolchain.cli.make
 import toolchain.cli.predict
+import toolchain.cli.search
 import toolchain.cli.train
 from toolchain.cli.app import app
 from toolchain.records import Training
@@ -93,6 +94,7 @@ MODULES = (
     toolchain.cli.look,
     toolchain.cli.make,
     toolchain.cli.predict,
+    toolchain.cli.search,
     toolchain.cli.train,
 )
 SOURCES = {module.__name__: Path(module.__file__).read_text() for module in MODULES}

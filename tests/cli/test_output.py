@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from toolchain.cli import output
+from toolchain.cli.words import cost_columns, costs_in_words, of_emulated
 from toolchain.errors import MostoolError
 from toolchain.progress import Progress
+from toolchain.records import Budget, Cost, Evaluation, Quality, Source, names_of
+from toolchain.space import Architecture
 
 
 def test_json_is_ascii_for_readers_of_any_encoding(capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,3 +48,77 @@ def test_words_from_elsewhere_do_nothing_to_a_terminal(capsys: pytest.CaptureFix
     assert lines[:4] == [f"error: {told}", f"why: {told}", f"hint: {told}", f"warning: {told}"]
     assert lines[4].endswith(f" {told}")
     assert len(lines) == 5
+
+
+def subnet(source: Source = "predicted", **costs: float) -> Evaluation:
+    return Evaluation(
+        architecture=Architecture("bert", {"depth": 2}),
+        quality=Quality(metric="accuracy", value=0.9, loss=0.1, n=10, split="validation"),
+        costs={key: Cost(value=value, upper=value, source=source) for key, value in costs.items()},
+        feasible=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("latency_s", 0.08, "80.000 ms"),
+        ("latency_s.p90@rpi", 0.08, "80.000 ms"),
+        ("size_bytes", 2.0**21, "2.00 MiB"),
+        ("peak_memory_bytes@rpi", 2.0**21, "2.00 MiB"),
+        ("energy_j@rpi", 0.0015, "1.500 mJ"),
+        ("energy_j", 2.5, "2.500 J"),
+        ("parameters", 1234.0, "1,234 parameters"),
+    ],
+)
+def test_every_cost_has_its_unit(key: str, value: float, words: str) -> None:
+    assert output.in_units(key, value) == words
+
+
+def test_costs_stand_under_heads_that_tell_them_apart() -> None:
+    plain = subnet(**{"parameters": 1234, "size_bytes": 2**20, "latency_s@cpu": 0.001})
+    assert list(cost_columns([plain]).values()) == ["latency", "size", "parameters"]
+    assert costs_in_words(plain.costs) == ["1.000 ms", "1.00 MiB", "1,234"]
+    rich = subnet(
+        **{
+            "parameters": 1234,
+            "size_bytes": 2**20,
+            "latency_s@rpi": 0.002,
+            "latency_s.p90@rpi": 0.003,
+            "latency_s@cpu": 0.001,
+            "energy_j@rpi": 0.25,
+        }
+    )
+    columns = cost_columns([plain, rich])
+    assert columns == {
+        "latency_s@cpu": "latency (p50) on cpu",
+        "latency_s@rpi": "latency (p50) on rpi",
+        "latency_s.p90@rpi": "latency (p90) on rpi",
+        "energy_j@rpi": "energy on rpi",
+        "size_bytes": "size",
+        "parameters": "parameters",
+    }
+    assert costs_in_words(rich.costs, columns) == [
+        *("1.000 ms", "2.000 ms", "3.000 ms", "250.000 mJ", "1.00 MiB", "1,234")
+    ]
+    assert costs_in_words(plain.costs, columns)[1:4] == ["-", "-", "-"]
+    bare = subnet(size_bytes=2**20, parameters=9)
+    assert list(cost_columns([bare])) == ["latency_s", "size_bytes", "parameters"]
+    assert costs_in_words(bare.costs) == ["-", "1.00 MiB", "9"]
+
+
+def test_a_budget_is_named_where_its_unit_does_not_tell_it() -> None:
+    budgets = [
+        Budget(metric="latency_s", limit=0.08, target="rpi", percentile=90),
+        Budget(metric="peak_memory_bytes", limit=2.0**20, target="rpi"),
+        Budget(metric="size_bytes", limit=2.0**20),
+    ]
+    names = names_of(budget.key for budget in budgets)
+    assert [output.in_words(budget, names) for budget in budgets] == [
+        *("latency (p90) 80.000 ms", "peak memory 1.00 MiB", "1.00 MiB")
+    ]
+
+
+def test_emulated_costs_are_called_that() -> None:
+    assert "emulated" in of_emulated(subnet("emulated", **{"latency_s.p90@qemu": 1.0}).costs)
+    assert of_emulated(subnet(**{"latency_s@cpu": 1.0}).costs) == ""

@@ -29,11 +29,13 @@ def bundle(ingredients: Ingredients, folder: Path, **changes: Any) -> Path:
     return folder / "b"
 
 
-def measuring(monkeypatch: pytest.MonkeyPatch, manifest: Manifest, *found_s: float) -> list[float]:
+def measuring(
+    monkeypatch: pytest.MonkeyPatch, manifest: Manifest, *found_s: float, others: dict[str, float] | None = None
+) -> list[float]:
     """Let the device be the manifest's and the next measurements give these; returns those not yet made."""
     left = list(found_s)
     monkeypatch.setattr(profiling, "read_environment", lambda _: manifest.environment)
-    monkeypatch.setattr(verify_module, "_median_s", lambda *_: left.pop(0))
+    monkeypatch.setattr(verify_module, "_taken", lambda *_: {"latency_s": left.pop(0)} | (others or {}))
     monkeypatch.setattr(verify_module, "_ATTEMPTS", 3)
     return left
 
@@ -68,6 +70,30 @@ def test_a_budget_that_was_missed_and_said_to_be_is_not_judged(
     folder = bundle(ingredients, tmp_path, budgets=(missed,))
     measuring(monkeypatch, ingredients.manifest, 1.5e-3)
     assert judged(folder) == {"speed": True}
+
+
+def test_each_budget_on_what_a_device_takes_is_judged_unless_nobody_can_tell(
+    ingredients: Ingredients, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    met = [
+        (Budget(metric="latency_s", limit=2e-3, target="made", percentile=90), 1.6e-3),
+        (Budget(metric="latency_s", limit=3e-3, target="made", percentile=99), 2.5e-3),
+        (Budget(metric="peak_memory_bytes", limit=2**20, target="made"), 2.0**19),
+        (Budget(metric="size_bytes", limit=2**30), 1e6),
+    ]
+    outcomes = tuple(BudgetOutcome(budget=one, value=value, source="measured", met=True) for one, value in met)
+    folder = bundle(ingredients, tmp_path, budgets=outcomes)
+    names = ("speed", "budget on latency (p90)", "budget on latency (p99)", "budget on peak memory")
+    found = {"latency_s.p90": 1.9e-3, "latency_s.p99": 2.9e-3, "peak_memory_bytes": 2.0**19}
+    measuring(monkeypatch, ingredients.manifest, 1.2e-3, others=found)
+    assert judged(folder) == dict.fromkeys(names, True)
+    over = {"latency_s.p90": 2.1e-3, "peak_memory_bytes": 2.0**21}  # and too few calls for a p99
+    measuring(monkeypatch, ingredients.manifest, *[1.2e-3] * 3, others=over)
+    checks = verify(folder).checks[2:]
+    assert [check.passed for check in checks] == [True, False, True, False]
+    assert [check.name for check in checks] == list(names)
+    assert "not judged" in checks[2].detail
+    assert "2.00 MiB measured, at most 1.00 MiB allowed" in checks[3].detail
 
 
 def test_on_another_device_nothing_is_judged(

@@ -67,6 +67,6 @@ def test_a_feature_that_is_no_number_is_refused_and_its_row_named(value: float) 
 
 def test_a_table_of_one_and_the_same_latency_is_refused() -> None:
     rows = make_rows(20)
-    with pytest.raises(UsageError, match=r"same time.*latency_s") as refusal:
+    with pytest.raises(UsageError, match=r"the same.*latency_s") as refusal:
         check_rows(rows._replace(latency_s=np.full(20, 1e-3)))
     assert "profile --fresh" in refusal.value.hint

@@ -39,6 +39,7 @@ ENVIRONMENT = records.Environment(
     isa=("asimd", "crc32"),
     board="Raspberry Pi 4",
 )
+LATENCY = records.cost_key("latency_s", "rpi")
 VERSIONS = {"mostool": "0.1", "numpy": "2.4.0"}
 
 
@@ -67,7 +68,7 @@ def evaluate(architecture: Architecture, limit: float, source: records.Source = 
         architecture=architecture,
         quality=quality(0.9 - 0.0009 / (seconds + 1e-3) + wobble),
         costs={
-            "latency_s": records.Cost(value=seconds, upper=upper, source=source),
+            LATENCY: records.Cost(value=seconds, upper=upper, source=source),
             "size_bytes": records.Cost(value=4 * parameters + 90000, upper=4 * parameters + 90000, source="predicted"),
             "parameters": records.Cost(value=parameters, upper=parameters, source="counted"),
         },
@@ -107,7 +108,7 @@ def make_search(number: int, limit: float = 0.025, target: str | None = "rpi") -
         smallest=smallest,
         largest=largest,
         evaluations=evaluations,
-        front=front_of(evaluations, "latency_s"),
+        front=front_of(evaluations, LATENCY),
         checkpoint_sha256=digest("checkpoint"),
         target=target,
         workload=WORKLOAD if target else None,
@@ -190,7 +191,7 @@ def make_predictor(number: int = 60) -> records.PredictorInfo:
 
 
 def make_manifest(winner: records.Evaluation, limit: float = 0.025) -> records.Manifest:
-    median_s = 1.024 * winner.costs["latency_s"].value
+    median_s = 1.024 * winner.costs[LATENCY].value
     checkpoint = make_checkpoint()
     return records.Manifest(
         name="film-reviews-rpi",
@@ -218,7 +219,7 @@ def make_manifest(winner: records.Evaluation, limit: float = 0.025) -> records.M
         vocabulary_size=8000,
         peak_memory_bytes=9_000_000,
         created_at=WHEN,
-        predicted_s=winner.costs["latency_s"].value,
+        predicted_s=winner.costs[LATENCY].value,
         latency=records.Latency(
             median_s=median_s,
             half_width_s=0.008 * median_s,

@@ -106,10 +106,27 @@ def test_what_was_wrong_with_the_table_stands_beside_the_errors() -> None:
     info = msgspec.structs.replace(make_predictor(), findings=(block, single), source="imported", transfer=lean)
     words = sentences(predictor(make_story(predictor=info)))
     assert "122 rows of outlier blocks" in words
-    assert "fitted on are imported" in words
+    assert "rows it was fitted on are imported" in words
     assert "leans on the table of xeon" in words
     plain = sentences(predictor(make_story(predictor=make_predictor())))
     assert not any(word in plain for word in ("outlier", "imported", "leans"))
+
+
+def test_a_predictor_of_memory_speaks_of_memory() -> None:
+    info = msgspec.structs.replace(
+        make_predictor(),
+        quantity=records.Quantity(metric="peak_memory_bytes"),
+        points=(("a", 2.0**20, 2.0**21), ("b", 2.0**21, 2.0**21)),
+    )
+    section = predictor(make_story(predictor=info))
+    assert section.title == "The peak memory predictor"
+    assert "features predicts the peak memory on rpi" in sentences(section)
+    (chart,) = drawings(section)
+    assert "measured peak memory, MiB" in chart.text
+    assert tables(section)[0].rows[0][1:3] == ("1.00 MiB", "2.00 MiB")
+    assert "latency" not in " ".join([sentences(section), chart.text])
+    p99 = msgspec.structs.replace(make_predictor(), quantity=records.Quantity(percentile=99))
+    assert "predicts the latency (p99) on rpi" in sentences(predictor(make_story(predictor=p99)))
 
 
 def test_a_predictor_without_rows_or_with_one_is_a_sentence() -> None:

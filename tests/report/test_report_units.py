@@ -17,7 +17,12 @@ from toolchain.report import units
         ("latency_s", 2.5, "2,500 ms"),
         ("size_bytes", 4.2 * 2**20, "4.20 MiB"),
         ("parameters", 1234567.0, "1,234,567 parameters"),
-        ("energy_j", 0.5, "0.500"),
+        ("latency_s.p90@rpi", 0.01234, "12.3 ms"),
+        ("peak_memory_bytes@rpi", 4.2 * 2**20, "4.20 MiB"),
+        ("energy_j@rpi", 0.0123, "12.3 mJ"),
+        ("energy_j", 12.3, "12.3 J"),
+        ("energy_j", math.inf, "unlimited mJ"),
+        ("made_up", 0.5, "0.500"),
         ("latency_s", math.inf, "unlimited ms"),
     ],
 )
@@ -55,4 +60,7 @@ def test_words() -> None:
     assert units.cost_words("latency_s", Cost(value=0.01, upper=0.011, source="predicted")) == (
         "10.0 ms predicted (at most 11.0 ms)"
     )
+    assert units.unit("latency_s@rpi").axis == "latency (p50), ms"
+    assert units.unit("latency_s.p99@rpi").axis == "latency (p99), ms"
+    assert units.capital("latency (p90) on RPi") == "Latency (p90) on RPi"
     assert units.cost_words("parameters", Cost(value=9, upper=9, source="counted")) == "9 parameters counted"

@@ -74,12 +74,24 @@ def evaluate(json: bool, quiet: bool, **options: Any) -> None:
     data = [{"id": one.architecture.id, "source": one.form, "quality": one.quality} for one in done]
     built = [one.architecture.id for one in done if one.built]
     warnings = [f"no bundle of {name} in bundles/: this is the file that export would put into one" for name in built]
+    warnings += [
+        f"{one.architecture.id} in fp32: the {one.form} knows nothing of its bits; --source bundle does"
+        for one in done
+        if one.bits_ignored
+    ]
     print_result(plain(data), warnings, lines, as_json=json, quiet=quiet)
 
 
 @app.command()
 @run_option
 @click.option("--n", type=click.IntRange(1), default=1, show_default=True, help="Architectures to draw.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "mixed"]),
+    default="fp32",
+    show_default=True,
+    help="mixed: int8 or fp32 weights by layer, drawn too.",
+)
 @seed_option
 @common
 def sample(json: bool, quiet: bool, **options: Any) -> None:
@@ -87,6 +99,7 @@ def sample(json: bool, quiet: bool, **options: Any) -> None:
 
     \b
     mostool sample --n 20 --seed 1
+    mostool sample --n 5 --precision mixed
     """
     import msgspec
     import numpy as np
@@ -96,7 +109,8 @@ def sample(json: bool, quiet: bool, **options: Any) -> None:
 
     run = Run(Project(Path()).find_run(options["run"]))
     rng = np.random.default_rng(options["seed"])
-    drawn = [run.info.space.sample(rng) for _ in range(options["n"])]
+    space = run.bits_space if options["precision"] == "mixed" else run.info.space
+    drawn = [space.sample(rng) for _ in range(options["n"])]
     run.remember(drawn)
     lines = [msgspec.json.encode(one).decode() for one in drawn]
     data = [{"id": one.id, "architecture": one} for one in drawn]

@@ -1,4 +1,4 @@
-"""The subcommands that make something of a run: profile, search, export."""
+"""The subcommands that make something of a run: profile, export."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ from typing import Any
 import click
 
 from toolchain.cli.app import app, common
-from toolchain.cli.options import FOLDER, asked_workload, run_option, seed_option, strict_option
+from toolchain.cli.options import FOLDER, run_option, strict_option
 from toolchain.cli.output import (
     ProgressPrinter,
-    axes_in_words,
-    in_units,
-    percent,
     plain,
     print_result,
-    table,
 )
-from toolchain.cli.values import COUNT, ERROR, SIZE, SPAN, TIME
-from toolchain.cli.words import costs_in_words, manifest_in_words, of_emulated, on_run, profiled_in_words
+from toolchain.cli.values import ERROR, SPAN
+from toolchain.cli.words import manifest_in_words, on_run, profiled_in_words
 
 
 @app.command()
@@ -34,6 +30,13 @@ from toolchain.cli.words import costs_in_words, manifest_in_words, of_emulated, 
 @click.option("--budget", type=SPAN, help="Goal: measure so long at most, as 10min.")
 @click.option("--transfer", help="Lean on the table of this device, where that helps: then 10 to 20 subnets do.")
 @click.option("--arch", multiple=True, help="Measure this architecture instead. Repeatable.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "mixed"]),
+    default="fp32",
+    show_default=True,
+    help="mixed: int8 or fp32 weights by layer, drawn with the subnets; a table of its own.",
+)
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Sequences in one pass.")
 @click.option("--length", type=click.IntRange(1), help="Tokens in a sequence. [the run's longest, at most 128]")
 @click.option("--thermal", type=click.Choice(["guard", "sustained"]), help="Of heat and throttling. [the target's]")
@@ -49,6 +52,7 @@ def profile(json: bool, quiet: bool, **options: Any) -> None:
     mostool profile --device cpu
     mostool profile --device cpu --n 100 --length 32
     mostool profile --device cpu --target-error 3% --budget 10min
+    mostool profile --device cpu --precision mixed
     mostool profile --device rpi
     """
     import msgspec
@@ -84,6 +88,7 @@ def profile(json: bool, quiet: bool, **options: Any) -> None:
         fresh=options["fresh"],
         retry_failed=options["retry_failed"],
         self_test=options["self_test"],
+        mixed=options["precision"] == "mixed",
     )
     outcomes: list[Profiled | MostoolError]
     with ProgressPrinter(quiet=quiet) as listener:
@@ -122,80 +127,6 @@ def profile(json: bool, quiet: bool, **options: Any) -> None:
 
 
 @app.command()
-@run_option
-@click.option("--device", help="Whose latency table to search with. [the device profiled last]")
-@click.option("--latency", type=TIME, help="Limit at the median, like 80ms (us, ms, s).")
-@click.option("--size", type=SIZE, help="Limit of the model file, like 2MiB (kB, MB, KiB, MiB).")
-@click.option("--params", type=COUNT, help="Limit of the parameters, like 1.5M (k, M).")
-@click.option("--batch", type=click.IntRange(1), help="Of the table with so many sequences. [the one profiled last]")
-@click.option("--length", type=click.IntRange(1), help="Of the table with so many tokens. [the one profiled last]")
-@click.option("--searcher", default="evolution", show_default=True, help="evolution or random.")
-@click.option("--evaluations", type=click.IntRange(1), default=100, show_default=True, help="Subnets to evaluate.")
-@seed_option
-@common
-def search(json: bool, quiet: bool, **options: Any) -> None:
-    """Find the best subnets under budgets. Exit code 3 when none keeps them.
-
-    \b
-    mostool search --latency 5ms
-    mostool search --latency 5ms --size 4MiB --params 1M
-    """
-    from toolchain.pipeline.project import Project
-    from toolchain.pipeline.runs import Run
-    from toolchain.pipeline.search import search as search_run
-    from toolchain.records import Budget
-
-    project = Project(Path())
-    run = Run(project.find_run(options["run"]))
-    limits = {"latency_s": options["latency"], "size_bytes": options["size"], "parameters": options["params"]}
-    budgets = [Budget(metric=metric, limit=limit) for metric, limit in limits.items() if limit is not None]  # type: ignore[arg-type]
-    with ProgressPrinter(quiet=quiet) as listener:
-        found = search_run(
-            project,
-            run,
-            options["device"],
-            budgets,
-            searcher=options["searcher"],
-            evaluations=options["evaluations"],
-            seed=options["seed"],
-            workload=asked_workload(options["batch"], options["length"]),
-            listener=listener,
-        )
-    result = found.result
-    picked = {"winner": result.winner, "smallest": result.smallest, "largest": result.largest}
-    lines = [
-        *table(
-            ["subnet", "id", result.winner.quality.metric.replace("_", " "), "latency", "size", "parameters"],
-            [
-                [name, one.architecture.id, percent(one.quality.value), *costs_in_words(one.costs)]
-                for name, one in picked.items()
-            ],
-        ),
-        f"winner: {axes_in_words(result.winner.architecture.axes)}",
-        f"{run.folder}, searched under {', '.join(in_units(one.metric, one.limit) for one in result.budgets)}",
-        f"quality measured on the {result.winner.quality.n} validation items that the winner was picked on; latency "
-        + (
-            f"predicted for {result.target}, {result.workload.slug}{of_emulated(result.winner.costs)}"
-            if result.workload
-            else "unknown: no device was profiled"
-        ),
-        f"{len(result.evaluations)} subnets evaluated, {len(result.front)} on the front: "
-        f"{run.search_folder / 'result.json'}",
-        f"next: mostool {'export --format onnx' if run.exports else 'finetune --arch winner'}{on_run(options['run'])}",
-    ]
-    data = {
-        "result": str(run.search_folder / "result.json"),
-        "winner": {"id": result.winner.architecture.id, **plain(result.winner)},
-        "smallest": result.smallest,
-        "largest": result.largest,
-        "budgets": result.budgets,
-        "evaluations": len(result.evaluations),
-        "front": [result.evaluations[index].architecture.id for index in result.front],
-    }
-    print_result(plain(data), found.warnings, lines, as_json=json, quiet=quiet)
-
-
-@app.command()
 @click.option("--format", type=click.Choice(["onnx"]), default="onnx", show_default=True)
 @run_option
 @click.option("--arch", help="JSON, a file, an id, smallest, largest. [the last search's winner]")
@@ -229,7 +160,7 @@ def export(json: bool, quiet: bool, **options: Any) -> None:
     run = Run(project.find_run(options["run"]))
     result = run.find_result()
     architecture = run.read_architecture(options["arch"] or "winner")
-    device, usual = usual_device(project, run)
+    device, usual = usual_device(project, run, architecture)
     target = read_target(options["device"] or device, project.root)
     workload = Workload(
         batch=options["batch"] or usual.batch, sequence_length=options["length"] or usual.sequence_length

@@ -153,11 +153,17 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def in_units(metric: str, value: float) -> str:
-    """A cost as a person reads it."""
-    if metric == "latency_s":
-        return ms(value)
-    return mib(value) if metric == "size_bytes" else f"{value:,.0f} parameters"
+def in_units(key: str, value: float) -> str:
+    """A cost as a person reads it, by its key or metric: `80.000 ms`, `2.00 MiB`, `1.500 mJ`, `1,234 parameters`."""
+    from toolchain.records import spelled
+
+    return spelled(key, value)
+
+
+def in_words(budget: Any, names: Mapping[str, str]) -> str:
+    """A budget as a person reads it: `80.000 ms`; with its name where the unit alone would not tell which it is."""
+    name, limit = names[budget.key], in_units(budget.key, budget.limit)
+    return limit if name in ("latency", "size", "parameters") else f"{name} {limit}"
 
 
 def axes_in_words(axes: Mapping[str, int | tuple[int, ...]]) -> str:

@@ -29,6 +29,9 @@ _SHOWN = 40
 @click.option(
     "--kind", type=click.Choice(["linear", "log", "process", "blocks"]), help="Of model. [the best on held-out rows]"
 )
+@click.option(
+    "--percentile", type=click.Choice(["50", "90", "99"]), help="Of the latency; 99 takes many calls a subnet. [50]"
+)
 @click.option("--transfer", help="Lean on the table of this device too, where that helps, from now on; none: no more.")
 @click.option("--check", type=_PATH, help="Or: look through this table (a folder or file) for rows that are wrong.")
 @click.option("--import", type=_PATH, help="Or: take in a table: HAT's CSV, CSV, JSON lines, a folder.")
@@ -68,7 +71,7 @@ def predict(json: bool, quiet: bool, **options: Any) -> None:
 _Answer = tuple[dict[str, Any], list[str], list[str]]
 
 _BELONGS = {
-    **dict.fromkeys(("arch", "file", "n", "kind", "transfer"), ("",)),
+    **dict.fromkeys(("arch", "file", "n", "kind", "percentile", "transfer"), ("",)),
     **dict.fromkeys(("unit", "column"), ("import", "check")),
     "threads": ("import",),
 }
@@ -95,6 +98,7 @@ def _predict(options: dict[str, Any]) -> _Answer:
     from toolchain.pipeline.predict import check_settings, explain, fit_kind, fit_table, predictor_of, source_of
     from toolchain.pipeline.predict import predict as predict_latency
     from toolchain.pipeline.project import Project
+    from toolchain.records import Quantity
 
     if options["kind"] and options["transfer"]:
         raise UsageError("--kind goes without --transfer, which is linear", hint="leave one of them out")
@@ -109,14 +113,15 @@ def _predict(options: dict[str, Any]) -> _Answer:
     if not architectures:
         raise UsageError("there is no architecture to predict", hint="give --arch, --file, or --n to sample some")
     check_settings(project, folder)
+    quantity = Quantity(percentile=int(options["percentile"] or 50))  # type: ignore[arg-type]  # click knows which
     if options["kind"]:
-        info = fit_kind(folder, options["kind"])
+        info = fit_kind(folder, options["kind"], quantity)
     elif options["transfer"]:
         workload = read_header(folder).workload
         known = None if options["transfer"] == "none" else find_known(project, space, options["transfer"], workload)
-        info = fit_table(folder, known)
+        info = fit_table(folder, known, quantity)
     else:
-        info = predictor_of(project, folder)
+        info = predictor_of(project, folder, quantity)
     predictions = predict_latency(info, architectures)
     if run:
         run.remember(architectures[:1000])
@@ -130,7 +135,12 @@ def _predict(options: dict[str, Any]) -> _Answer:
         ]
         for one in predictions[:_SHOWN]
     ]
-    header = ["id", f"{source_of(info)} (p50)", f"{percent(info.coverage)} interval", *([""] if far else [])]
+    header = [
+        "id",
+        f"{source_of(info)} (p{quantity.percentile})",
+        f"{percent(info.coverage)} interval",
+        *([""] if far else []),
+    ]
     blocks = explain(info, architectures) if info.model.kind == "blocks" else {}
     for row, line in enumerate(rows):
         line += [ms(float(seconds[row])) for seconds in blocks.values()]
@@ -161,6 +171,7 @@ def _predict(options: dict[str, Any]) -> _Answer:
         "table": str(folder),
         "workload": info.workload,
         "kind": info.model.kind,
+        "percentile": quantity.percentile,
         "error": info.error,
         "compared": info.compared,
         "coverage": info.coverage,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from toolchain.cli.output import in_units, mib, ms, percent, spread, table
+from toolchain.cli.output import in_units, in_words, mib, ms, percent, spread, table
 
 
 def on_run(run: Path | None) -> str:
@@ -44,13 +45,9 @@ def goal_in_words(goal: Any, standing: Any) -> str:
 
 
 def of_emulated(costs: Any) -> str:
-    """The word that a latency from an emulated device never goes without."""
-    latency = costs.get("latency_s")
-    return (
-        " from emulated timings, which say nothing about a real device"
-        if latency and latency.source == "emulated"
-        else ""
-    )
+    """The word that a cost from an emulated device never goes without."""
+    emulated = any(cost.source == "emulated" for cost in costs.values())
+    return " from emulated timings, which say nothing about a real device" if emulated else ""
 
 
 def error_in_words(predictor: Any) -> list[str]:
@@ -58,8 +55,9 @@ def error_in_words(predictor: Any) -> list[str]:
     error = predictor.error
     others = ", ".join(f"{name} {percent(mape)}" for name, mape in predictor.compared.items())
     word = f" ({predictor.source})" if predictor.source != "measured" else ""
+    of = "" if predictor.quantity.name == "latency_s" else f" of {predictor.quantity.words}"
     lines = [
-        f"predictor on {predictor.target}{word}, {predictor.workload.slug}: "
+        f"predictor{of} on {predictor.target}{word}, {predictor.workload.slug}: "
         f"held-out error {percent(error.mape)} (mean), "
         f"{percent(error.worst)} (worst), {percent(error.within_10pct)} within 10 %, "
         f"Kendall tau {error.kendall_tau:.2f}; n={error.n}{_left_out(predictor.findings)}, cross-validated ({others})"
@@ -114,13 +112,35 @@ def _off(ratio: float) -> str:
     return f"{100 * (ratio - 1):+.1f} %"
 
 
-def costs_in_words(costs: Any) -> list[str]:
-    latency = costs.get("latency_s")
-    return [ms(latency.value) if latency else "-", mib(costs["size_bytes"].value), f"{costs['parameters'].value:,.0f}"]
+def cost_columns(evaluations: Iterable[Any]) -> dict[str, str]:
+    """The costs that any of these subnets has, by their keys, and what a table's head calls them.
+
+    What a device takes comes first, in the order it was asked for; without a device latency is a column of dashes.
+    """
+    from toolchain.records import metric_of, names_of
+
+    counted = ("size_bytes", "parameters")
+    keys = dict.fromkeys(key for one in evaluations for key in one.costs if metric_of(key) not in counted)
+    return names_of([*(keys or ("latency_s",)), *counted])
+
+
+def costs_in_words(costs: Any, columns: Iterable[str] | None = None) -> list[str]:
+    """The cells of one subnet: under the keys of `cost_columns`, else its (first) latency, its size and parameters."""
+    from toolchain.records import metric_of
+
+    if columns is None:
+        latency = next((key for key in costs if metric_of(key) == "latency_s"), "latency_s")
+        columns = (latency, "size_bytes", "parameters")
+    return [
+        in_units(key, costs[key].value).removesuffix(" parameters") if key in costs else "-"  # its head says that
+        for key in columns
+    ]
 
 
 def manifest_in_words(folder: Path, manifest: Any, where: str = "") -> list[str]:
     """What a bundle holds; `where` is the option that names its device, where that is not this machine."""
+    from toolchain.records import names_of
+
     latency, environment = manifest.latency, manifest.environment
     p99 = f"; p99 {ms(latency.p99_s)}" if latency.p99_s is not None else ""
     predicted = f", predicted {ms(manifest.predicted_s)}" if manifest.predicted_s else ""
@@ -140,9 +160,10 @@ def manifest_in_words(folder: Path, manifest: Any, where: str = "") -> list[str]
             else ""
         ),
     ]
+    names = names_of(outcome.budget.key for outcome in manifest.budgets)
     for outcome in manifest.budgets:
-        metric, verdict = outcome.budget.metric, "met" if outcome.met else "MISSED"
-        value, limit = in_units(metric, outcome.value), in_units(metric, outcome.budget.limit)
+        key, verdict = outcome.budget.key, "met" if outcome.met else "MISSED"
+        value, limit = in_units(key, outcome.value), in_words(outcome.budget, names)
         lines.append(f"budget: {value} {outcome.source}, limit {limit}: {verdict}")
     return [*lines, f"next: mostool verify {folder}{where}"]
 
@@ -169,8 +190,8 @@ def demo_in_words(made: Any, out: Path) -> list[str]:
         *table(["subnet", "quality", "latency", "size", "parameters"], rows),
         "",
         *(
-            f"budget  {in_units(one.budget.metric, one.budget.limit)}: "
-            f"{in_units(one.budget.metric, one.value)} {one.source}, {'kept' if one.met else 'MISSED'}"
+            f"budget  {in_units(one.budget.key, one.budget.limit)}: "
+            f"{in_units(one.budget.key, one.value)} {one.source}, {'kept' if one.met else 'MISSED'}"
             for one in manifest.budgets
         ),
         f"winner  predicted {ms(manifest.predicted_s)}, measured {ms(latency.median_s)} "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toolchain.records import BudgetOutcome, Manifest
+from toolchain.records import DEVICE_METRICS, BudgetOutcome, Manifest, names_of, spelled
 
 
 def render_card(manifest: Manifest) -> str:
@@ -12,7 +12,6 @@ def render_card(manifest: Manifest) -> str:
     axes = "\n".join(f"- {name}: {_entries(value)}" for name, value in artifact.architecture.axes.items())
     spread = f" ± {100 * latency.half_width_s / latency.median_s:.2f} %" if latency.median_s > 0 else ""
     p99 = f"; p99 {_ms(latency.p99_s)}" if latency.p99_s is not None else ""
-    parity = "not stated" if artifact.parity_max_abs_error is None else f"{artifact.parity_max_abs_error:.1e}"
     predicted = f" (predicted before it was built: {_ms(manifest.predicted_s)})" if manifest.predicted_s else ""
     trivial = (
         f" Always answering the most frequent label would score {100 * manifest.trivial_quality:.1f} %."
@@ -43,8 +42,7 @@ output `logits`.
 
 ## Quality
 {manifest.quality} (measured on this file).{trivial}
-Its answers differ from those of the module it was made from by {parity} at most
-({manifest.parity_tolerance:.0e} allowed).
+{_agreement(manifest)}
 
 ## Architecture {artifact.architecture.id}
 {axes}
@@ -73,6 +71,21 @@ def _what(manifest: Manifest) -> str:
     return f"A Transformer encoder, {made} by mostool.{reads} {answers}"
 
 
+def _agreement(manifest: Manifest) -> str:
+    """What the answers were compared with."""
+    artifact = manifest.artifact
+    parity = "not stated" if artifact.parity_max_abs_error is None else f"{artifact.parity_max_abs_error:.1e}"
+    if artifact.quantised_max_abs_error is None:
+        return (
+            f"Its answers differ from those of the module it was made from by {parity} at most\n"
+            f"({manifest.parity_tolerance:.0e} allowed)."
+        )
+    differs, allowed = artifact.quantised_max_abs_error, manifest.parity_tolerance
+    return f"""The fp32 file it was quantised from differs from its module by {parity} at most, this file by
+{differs:.1e}. Another machine must repeat this file's answers (parity.safetensors) within {allowed:.0e}.
+Activations are quantised over a whole batch, so an answer depends a little on what it is batched with."""
+
+
 def _training(manifest: Manifest) -> str:
     """How its weights came to be: on its own or inside a supernet, from what start, and taught by whom."""
     training, origin, teacher = manifest.training, manifest.origin, manifest.teacher
@@ -88,14 +101,17 @@ def _training(manifest: Manifest) -> str:
 
 
 def _budget(outcome: BudgetOutcome) -> str:
-    metric, value = outcome.budget.metric, outcome.value
+    budget = outcome.budget
+    value, limit = (_amount(budget.key, one) for one in (outcome.value, budget.limit))
     verdict = "met" if outcome.met else "MISSED"
-    if metric == "latency_s":
-        limit = f"limit {_ms(outcome.budget.limit)} on {outcome.budget.target}"
-        return f"- latency: {_ms(value)} {outcome.source}, {limit}: {verdict}"
-    if metric == "size_bytes":
-        return f"- size: {value / 2**20:.2f} MiB, limit {outcome.budget.limit / 2**20:.2f} MiB: {verdict}"
-    return f"- parameters: {value:,.0f}, limit {outcome.budget.limit:,.0f}: {verdict}"
+    name = names_of([budget.key])[budget.key]
+    if budget.metric in DEVICE_METRICS:
+        return f"- {name}: {value} {outcome.source}, limit {limit} on {budget.target}: {verdict}"
+    return f"- {name}: {value}, limit {limit}: {verdict}"
+
+
+def _amount(key: str, value: float) -> str:
+    return spelled(key, value).removesuffix(" parameters")  # the line begins with that word
 
 
 def _ms(seconds: float) -> str:

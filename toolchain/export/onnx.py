@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 
+import msgspec
 import onnx
 import torch
 from torch import nn
 
 from toolchain.errors import ParityError
-from toolchain.export.parity import Checks, check_parity
+from toolchain.export.parity import Checks, check_parity, own_answers
+from toolchain.export.quantise import INT8_RECIPE, quantise
 from toolchain.export.session import open_session
 from toolchain.files import sha256_bytes, write_bytes
-from toolchain.records import Artifact
+from toolchain.records import Artifact, FilePrecision
 from toolchain.space import Architecture
 
 OPSET = 17
@@ -67,6 +70,45 @@ def export_onnx(
         checkpoint_sha256=checkpoint_sha256,
         parity_max_abs_error=error,
     )
+
+
+def export_int8(
+    path: Path,
+    artifact: Artifact,
+    architecture: Architecture,
+    checks: Checks,
+    *,
+    modules: Collection[str],
+    precision: FilePrecision,
+    options: dict[str, str],
+) -> tuple[Artifact, Checks]:
+    """Quantise the weights of these modules in the fp32 file at `path`, which was proven equal to its module.
+
+    Args:
+        architecture: with the bits that say so.
+        checks: of the module.
+
+    Returns:
+        The artifact and its checks, which expect what the quantised file answers here: rounding to eight bits has no
+        other truth. What that differs from the module by is in the artifact.
+
+    Raises:
+        ParityError: the quantised file does not run, or its answers are not finite; no file is left.
+    """
+    model = quantise(path.read_bytes(), modules)
+    path.unlink()
+    checks, error = own_answers(open_session(model, options), checks)
+    write_bytes(path, model)
+    quantised = msgspec.structs.replace(
+        artifact,
+        precision=precision,
+        recipe=f"{artifact.recipe}+{INT8_RECIPE}",
+        sha256=sha256_bytes(model),
+        size_bytes=len(model),
+        architecture=architecture,
+        quantised_max_abs_error=error,
+    )
+    return quantised, checks
 
 
 def _trace(subnet: nn.Module, checks: Checks) -> bytes:

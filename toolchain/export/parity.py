@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,7 @@ from torch import nn
 from toolchain.errors import IntegrityError, ParityError
 from toolchain.export.session import RUNTIME_ERRORS
 from toolchain.files import write_bytes
+from toolchain.records import FilePrecision
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -21,12 +23,18 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-4
 """Largest difference allowed between the module's logits and the file's, fp32 against fp32."""
 
+INT8_TOLERANCE = 0.1
+"""The same between a quantised file's logits on two machines, as a share of their root mean square: README.md."""
+
 _CLASSES_KEPT = 256
 """Of a vocabulary of logits this many are kept as evidence: enough to catch any fault, small enough to ship."""
 
 
 class Checks(NamedTuple):
-    """Inputs (input_ids, attention_mask: int64 [batch, sequence]) and the logits the module gives for them."""
+    """Inputs (input_ids, attention_mask: int64 [batch, sequence]) and the logits expected for them.
+
+    Those are the module's, and of a quantised file its own, on the machine that built it.
+    """
 
     inputs: list[dict[str, npt.NDArray[np.int64]]]
     expected: list[npt.NDArray[np.float32]]
@@ -52,6 +60,27 @@ def build_checks(subnet: nn.Module, ids: npt.NDArray[np.int64], padding: int) ->
             for one in inputs
         ]
     return Checks(inputs, expected)
+
+
+def tolerance(precision: FilePrecision, checks: Checks) -> float:
+    """How far a file's answers may be from those of its checks.
+
+    What two machines compute in fp32 differs in the last digits; quantised, a last digit may be a whole step of 1/255.
+    """
+    if precision == "fp32":
+        return TOLERANCE
+    kept = np.concatenate([one[..., :_CLASSES_KEPT].ravel() for one in checks.expected])
+    return max(TOLERANCE, INT8_TOLERANCE * float(np.sqrt(np.mean(np.square(kept, dtype=np.float64)))))
+
+
+def own_answers(session: Any, checks: Checks) -> tuple[Checks, float]:
+    """The same checks, expecting what this session answers; and the largest difference from what they expected.
+
+    Raises:
+        ParityError: an output is not finite, or a check does not run.
+    """
+    worst = check_parity(session, checks, math.inf)
+    return Checks(checks.inputs, [session.run(None, dict(one))[0] for one in checks.inputs]), worst
 
 
 def check_parity(session: Any, checks: Checks, tolerance: float = TOLERANCE) -> float:

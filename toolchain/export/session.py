@@ -44,14 +44,15 @@ class TokenBatch(Protocol):
     def positions(self) -> npt.NDArray[np.int64] | None: ...
 
 
-def open_session(model: bytes | Path, options: Mapping[str, str]) -> Any:
-    """A CPU session with the given session settings.
+def open_session(model: bytes | Path, options: Mapping[str, str], *, threads: int = 0) -> Any:
+    """A CPU session with the given session settings; `threads` = 0 is one for each core.
 
     Raises:
         IntegrityError: ONNX Runtime cannot load the model.
     """
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
+    settings.intra_op_num_threads = threads
     for key, value in options.items():
         settings.add_session_config_entry(key, value)
     source = model if isinstance(model, bytes) else str(model)
@@ -61,12 +62,14 @@ def open_session(model: bytes | Path, options: Mapping[str, str]) -> Any:
         raise IntegrityError("ONNX Runtime cannot load the model", why=str(error).splitlines()[0]) from error
 
 
-def predictor(model: Path, options: Mapping[str, str]) -> Callable[[TokenBatch], npt.NDArray[np.float32]]:
+def predictor(
+    model: bytes | Path, options: Mapping[str, str], *, threads: int = 0
+) -> Callable[[TokenBatch], npt.NDArray[np.float32]]:
     """Logits [n, classes] of a batch from the model file: one row per target, as `text.evaluate` wants them.
 
     Where there are targets within the rows, only as many rows are computed at once as `_LARGEST_LOGITS_BYTES` allow.
     """
-    session = open_session(model, options)
+    session = open_session(model, options, threads=threads)
 
     def run(batch: TokenBatch, start: int, stop: int) -> npt.NDArray[np.float32]:
         part = {"input_ids": batch.ids[start:stop], "attention_mask": batch.attention_mask[start:stop]}

@@ -18,6 +18,7 @@ from toolchain.pipeline.runs import Run
 from toolchain.pipeline.search import Searched, search
 from toolchain.pipeline.train import read_space, train_supernet
 from toolchain.pipeline.verify import Verified, verify
+from toolchain.pipeline.wishes import Limits, Wish
 from toolchain.progress import ProgressListener, silent
 from toolchain.records import Budget, Mixture, Quality, Training, Workload
 from toolchain.supernet.families import declaration
@@ -93,17 +94,9 @@ def demo(project: Project, device: str, *, fresh: bool = False, listener: Progre
         Budget(metric="size_bytes", limit=_rounded(BUDGET_SHARE * largest_bytes / 2**20) * 2**20),
     ]
     _write_settings(project, device, budgets)
-    searched = search(
-        project,
-        run,
-        device,
-        budgets,
-        searcher="evolution",
-        evaluations=EVALUATIONS,
-        seed=0,
-        workload=WORKLOAD,
-        listener=listener,
-    )
+    limits = tuple(Limits(budget.metric, (budget.limit,), budget.target) for budget in budgets)
+    wish = Wish(limits=limits, device=device, workload=WORKLOAD, precision="fp32", evaluations=EVALUATIONS)
+    searched = search(project, run, wish, listener=listener)
     winner = searched.result.winner.architecture
     exported = export(project, run, winner, target, WORKLOAD, budgets=searched.result.budgets, listener=listener)
     verified = verify(exported.folder, listener=listener)

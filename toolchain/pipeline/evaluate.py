@@ -38,6 +38,8 @@ class Evaluated(NamedTuple):
     quality: Quality
     built: bool
     """Whether there was no bundle, and the file was built for this."""
+    bits_ignored: bool = False
+    """Whether the architecture has bits that this form, which is fp32, knows nothing of."""
 
 
 def evaluate(
@@ -55,6 +57,7 @@ def evaluate(
     """The same metric on the same data from each form, so that "what was searched is what ships" can be checked.
 
     Form `bundle` is the bundle given, else the architecture's in bundles/, else the file export would put into it.
+    The supernet and the subnet are fp32; only the file has what bits an architecture names.
     `dump_logits` gets the logits of the first batch, float32 [n, classes], as .npy. A translation is judged by what it
     says, word by word: `words` says how.
 
@@ -72,7 +75,8 @@ def evaluate(
         with replacing(dump_logits) as part, part.open("wb") as stream:
             np.save(stream, predict(run.batches(split)[0]), allow_pickle=False)
     built = form == "bundle" and folder is None
-    return Evaluated(architecture, form, run.quality(predict, split), built=built)
+    ignored = form != "bundle" and bool(run.declared.int8_modules(architecture))
+    return Evaluated(architecture, form, run.quality(predict, split), built=built, bits_ignored=ignored)
 
 
 def _translated(
@@ -115,9 +119,9 @@ def _find_bundle(project: Project, run: Run, architecture: Architecture, given: 
 
 def _predict(run: Run, architecture: Architecture, form: Form, bundle: Path | None) -> Predict:
     if form == "supernet":
-        return run.supernet_predict(architecture)
+        return run.supernet_predict(run.declared.without_bits(architecture))
     if form == "subnet":
-        return run.subnet_predict(architecture)
+        return run.subnet_predict(run.declared.without_bits(architecture))
     if bundle is not None:
         manifest = export.read_manifest(bundle)
         export.verify_files(bundle, manifest)

@@ -157,9 +157,9 @@ def _like_s(project: Project, asked: _Asked, work_macs: float) -> float | None:
             other = read_latencies(folder)
         except (IntegrityError, UsageError):  # damaged or empty: whoever uses that one is told
             continue
-        if other.space == asked.space and len(other.latency_s):
+        if other.space == asked.space and len(other.values):
             there = float(np.median(_macs(other.space, other.arrays, other.workload)))
-            return float(np.median(other.latency_s)) * (work_macs / there if there and work_macs else 1.0)
+            return float(np.median(other.values)) * (work_macs / there if there and work_macs else 1.0)
     return None
 
 

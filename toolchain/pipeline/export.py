@@ -22,19 +22,23 @@ from toolchain.pipeline.project import Project, versions
 from toolchain.pipeline.runs import Run, example_texts
 from toolchain.progress import Progress, ProgressListener, silent
 from toolchain.records import (
+    DEVICE_METRICS,
     Artifact,
     Budget,
     BudgetOutcome,
     Environment,
     Failed,
+    FilePrecision,
     Latency,
     Manifest,
     Source,
     TableInfo,
     Timed,
     Workload,
+    names_of,
     now,
     read_record,
+    spelled,
 )
 from toolchain.space import Architecture
 from toolchain.targets import Measure, Target
@@ -55,12 +59,13 @@ class Exported(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """A file's latency on a device."""
+    """A file's latency on a device, and what a call takes of its memory and energy; None where that is not told."""
 
     environment: Environment
     latency: Latency
     peak_memory_bytes: int | None
     parity_max_abs_error: float
+    energy_j: float | None = None
 
 
 def export(
@@ -90,14 +95,14 @@ def export(
         listener(Progress("export", 1, _STEPS, "materialize, export, compare"))
         artifact, checks = run.build(architecture, model, session_options(target))
         listener(Progress("export", 2, _STEPS, f"measure on {target.id}"))
-        table = project.table_folder(target.id, run.info.space, workload)
+        table = project.table_folder(target.id, run.space_of(architecture), workload)
         predicted_s = _predicted_s(table, architecture)
 
         def tell(note: str) -> None:
             listener(Progress("export", 2, _STEPS, note))
 
         with contextlib.closing(devices.open_device(target, project.root, tell)) as device:
-            measured = measure_file(run, model, table, device, workload, checks)
+            measured = measure_file(run, model, table, device, workload, checks, artifact.precision)
         if strict and measured.latency.status:
             raise UnstableError(
                 f"the latency on {target.id} is in doubt: {', '.join(measured.latency.status)}",
@@ -129,14 +134,15 @@ def export(
             quality=quality,
             trivial_quality=run.info.data.majority_share,
             budgets=tuple(
-                _outcome(budget, artifact, measured.latency, measured.environment.source)
+                outcome
                 for budget in budgets
                 if budget.target in (None, target.id) and budget.workload in (None, workload)
+                if (outcome := _outcome(budget, artifact, measured)) is not None
             ),
             data=run.info.data,
             training=run.info.training,
             checkpoint_sha256=run.checkpoint_sha256,
-            parity_tolerance=exporting.TOLERANCE,
+            parity_tolerance=exporting.tolerance(artifact.precision, checks),
             created_at=now(),
             files={},
             versions=versions(),
@@ -152,12 +158,16 @@ def export(
     return Exported(folder, manifest, [*_warnings(manifest), *_not_judged(unjudged, target, workload)])
 
 
-def usual_device(project: Project, run: Run) -> tuple[str, Workload]:
-    """The device and the work a subnet is built for unless told: of the last search, else profiled last, else cpu."""
+def usual_device(project: Project, run: Run, architecture: Architecture | None = None) -> tuple[str, Workload]:
+    """The device and the work a subnet is built for unless told: of the last search, else profiled last, else cpu.
+
+    Profiled last is in a table of the architecture's space, with bits or without, where there is one.
+    """
     result = run.find_result()
     if result is not None and result.target is not None and result.workload is not None:
         return result.target, result.workload
-    folder = project.find_table(None, run.info.space)
+    own = run.info.space if architecture is None else run.space_of(architecture)
+    folder = project.find_table(None, own) or project.find_table(None, run.info.space)
     if folder is not None:
         info, _ = profiling.read_table(folder)
         return info.target, info.workload
@@ -165,9 +175,17 @@ def usual_device(project: Project, run: Run) -> tuple[str, Workload]:
 
 
 def measure_file(
-    run: Run, model: Path, table: Path, device: devices.Device, workload: Workload, checks: exporting.Checks
+    run: Run,
+    model: Path,
+    table: Path,
+    device: devices.Device,
+    workload: Workload,
+    checks: exporting.Checks,
+    precision: FilePrecision = "fp32",
 ) -> Measured:
     """A file's answers and latency on a device; paired with the reference of the device's table where there is one.
+
+    Answers of a file of another `precision` than fp32 may differ by more: see `export.tolerance`.
 
     Raises:
         DeviceError: the device has another fingerprint than its table, or the file does not load or run there.
@@ -175,7 +193,7 @@ def measure_file(
     """
     environment = profiling.read_environment(device)
     target = device.target
-    error = device_parity(model, checks, device, exporting.TOLERANCE)
+    error = device_parity(model, checks, device, exporting.tolerance(precision, checks))
     inputs = input_shapes(run, workload)
     candidate = profiling.Candidate("the exported file", model)
     with tempfile.TemporaryDirectory() as scratch:
@@ -183,7 +201,9 @@ def measure_file(
         reference = table / profiling.REFERENCE
         if reference.is_file():
             stored = read_record(table / profiling.TABLE, TableInfo)
-            wanted = describe_table(run, target, workload, environment, sha256_file(reference))
+            wanted = describe_table(
+                run, target, workload, environment, sha256_file(reference), mixed=stored.precision == "mixed"
+            )
             changes = profiling.differences(stored, wanted)
             if changes:
                 raise DeviceError(
@@ -204,7 +224,8 @@ def measure_file(
         if isinstance(outcome, Failed):
             raise DeviceError(f"the exported file does not run on {target.id}", why=f"{outcome.stage}: {outcome.error}")
         latency = profiling.latency(outcome, profiling.anchor_s([outcome]) if anchor is None else anchor)
-        return Measured(environment, latency, outcome.model_memory_bytes, error)
+        energy_j = outcome.energy.joules_per_call if outcome.energy else None
+        return Measured(environment, latency, outcome.model_memory_bytes, error, energy_j)
 
 
 def _longer(measure: Measure) -> Measure:
@@ -251,28 +272,47 @@ def _predicted_s(table: Path, architecture: Architecture) -> float | None:
         return None
 
 
-def _outcome(budget: Budget, artifact: Artifact, latency: Latency, clocked: Source) -> BudgetOutcome:
-    value, source = {
-        "latency_s": (latency.median_s, clocked),
-        "size_bytes": (float(artifact.size_bytes), "counted"),
-        "parameters": (float(artifact.parameters), "counted"),
+def _outcome(budget: Budget, artifact: Artifact, measured: Measured) -> BudgetOutcome | None:
+    """A budget beside what the file takes; None where that was not measured."""
+    latency = measured.latency
+    value = {
+        "latency_s": {50: latency.median_s, 90: latency.p90_s, 99: latency.p99_s}[budget.percentile],
+        "peak_memory_bytes": measured.peak_memory_bytes,
+        "energy_j": measured.energy_j,
+        "size_bytes": artifact.size_bytes,
+        "parameters": artifact.parameters,
     }[budget.metric]
-    return BudgetOutcome(budget=budget, value=value, source=source, met=value <= budget.limit)
+    if value is None or (budget.metric == "energy_j" and value <= 0):  # less than the sensor can tell
+        return None
+    source: Source = measured.environment.source if budget.metric in DEVICE_METRICS else "counted"
+    return BudgetOutcome(budget=budget, value=float(value), source=source, met=value <= budget.limit)
+
+
+_UNMEASURED = {
+    "latency_s": "the measurement has too few undisturbed calls",
+    "peak_memory_bytes": "nothing tells what a process takes",
+    "energy_j": "nothing was metered (no sensor, or its measure.energy_s is 0)",
+}
 
 
 def _not_judged(budgets: Sequence[Budget], target: Target, workload: Workload) -> list[str]:
-    """A limit for one device and one shape of work says nothing about another."""
+    """A limit for one device and shape of work says nothing about another; what was not measured is not judged."""
+    names = {budget: names_of([budget.key])[budget.key] for budget in budgets}
     return [
-        f"the latency budget for {budget.target} is not judged: this is {target.id}, {workload.slug}"
+        f"the {names[budget]} budget for {budget.target} is not judged: this is {target.id}, {workload.slug}"
+        if budget.target not in (None, target.id) or budget.workload not in (None, workload)
+        else f"the {names[budget]} budget is not judged: on {target.id} {_UNMEASURED[budget.metric]}"
         for budget in budgets
     ]
 
 
 def _warnings(manifest: Manifest) -> list[str]:
+    names = names_of(one.budget.key for one in manifest.budgets)
     warnings = [
-        f"the budget on {outcome.budget.metric} is missed: {outcome.value:.6g}, limit {outcome.budget.limit:.6g}"
-        for outcome in manifest.budgets
-        if not outcome.met
+        f"the budget on {names[key]} is missed: {spelled(key, one.value)}, limit {spelled(key, one.budget.limit)}"
+        for one in manifest.budgets
+        for key in [one.budget.key]
+        if not one.met
     ]
     if manifest.trivial_quality is not None and manifest.quality.value <= manifest.trivial_quality:
         warnings.append(
@@ -289,7 +329,7 @@ def _warnings(manifest: Manifest) -> list[str]:
     warnings += [
         f"the latency's interval reaches over its budget: {1e3 * upper_s:.3f} ms, limit {1e3 * one.budget.limit:.3f} ms"
         for one in manifest.budgets
-        if one.budget.metric == "latency_s" and one.met and upper_s > one.budget.limit
+        if one.budget.metric == "latency_s" and one.budget.percentile == 50 and one.met and upper_s > one.budget.limit
     ]
     if manifest.latency.status:
         warnings.append(f"the latency is in doubt: {', '.join(manifest.latency.status)}")

@@ -58,11 +58,13 @@ def finetune(
     """Train an extracted subnet; the result is a run of that one architecture, which exports like any other.
 
     Without a `source` it goes on with the task and the data of `run` (the paper's additional training). With one it
-    learns that labelled task, with the tokenizer of `run`; a head that does not fit the task starts anew.
+    learns that labelled task, with the tokenizer of `run`; a head that does not fit the task starts anew. What bits an
+    architecture names are left out: training knows fp32 alone, and export is told them again.
 
     Raises:
         UsageError: the data, the task or the lengths do not fit the subnet.
     """
+    architecture = run.declared.without_bits(architecture)
     space = run.info.space.narrowed(architecture)
     _check(run, training, source)
     weights = dict(run.supernet.materialize(architecture).named_parameters())
@@ -112,6 +114,7 @@ def read_teacher(run: Run, architecture: Architecture, student: Run, training: T
             hint=f"--sequence-length {longest} or less, with --data",
         )
     supernet = run.supernet
+    architecture = run.declared.without_bits(architecture)
     run.info.space.check(architecture)
 
     def answer(batch: Batch) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,8 @@ import numpy as np
 from toolchain import predict as prediction
 from toolchain import profiling
 from toolchain.arrays import Floats, to_arrays
+from toolchain.errors import UsageError
+from toolchain.pipeline.runs import Run
 from toolchain.records import Timed, Workload
 from toolchain.space import Architecture, SearchSpace
 from toolchain.supernet.families import declaration
@@ -51,9 +53,15 @@ def plan(space: SearchSpace, n: int) -> list[Architecture]:
     """The `n` architectures of a table, in order: the extremes and the middle, then random ones.
 
     Every other draw has layers all alike, which spreads the latencies wider. A longer plan begins with a shorter one.
+    Where precision is among the axes, the smallest is all int8, the largest and the middle all fp32; then come the
+    largest all int8 and the smallest all fp32.
     """
     rng = np.random.default_rng(0)
-    drawn = {one.id: one for one in (space.smallest(), space.largest(), space.middle())}
+    first = [space.smallest(), space.largest(), space.middle()]
+    declared = declaration(space.family)
+    if declared.has_bits(space.largest()):
+        first += [declared.at_bits(space.largest(), 8), declared.at_bits(space.smallest(), 32)]
+    drawn = {one.id: one for one in first}
     limit = min(n, space.size())
     tries = 0
     while len(drawn) < limit and tries < 200 * n:
@@ -61,6 +69,32 @@ def plan(space: SearchSpace, n: int) -> list[Architecture]:
         drawn.setdefault(one.id, one)
         tries += 1
     return list(drawn.values())[:n]
+
+
+def wanted(run: Run, given: Sequence[Architecture], n: int, *, mixed: bool) -> list[Architecture]:
+    """The architectures that are given, else the `n` of the plan; with `mixed` of the run's space with bits.
+
+    Raises:
+        UsageError: an architecture with bits for a table of fp32; a plan of mixed precisions for a run of one subnet.
+    """
+    declared = run.declared
+    if not mixed and any(declared.has_bits(one) for one in given):
+        raise UsageError(
+            "an architecture with bits belongs in a table of mixed precision", hint="add --precision mixed"
+        )
+    if not mixed:
+        return _distinct(given or plan(run.info.space, n))
+    if not given and run.info.space.point is not None:
+        raise UsageError(
+            f"{run.folder} holds one subnet, so there are no mixed precisions to draw from",
+            hint="name the precisions to measure with --arch, or a supernet's run with --run",
+        )
+    all_bits = [one if declared.has_bits(one) else declared.at_bits(one, 32) for one in given]
+    return _distinct(all_bits or plan(run.bits_space, n))
+
+
+def _distinct(architectures: Sequence[Architecture]) -> list[Architecture]:
+    return list({one.id: one for one in architectures}.values())
 
 
 def batches(

@@ -1,4 +1,8 @@
-"""predict: a latency table becomes a predictor, and a predictor answers for architectures nobody measured."""
+"""predict: a table becomes a predictor, and a predictor answers for architectures nobody measured.
+
+Of each quantity that a table's rows hold (latency at a percentile, peak memory, energy) there is a predictor of its
+own, of the same features and made in the same way: see predict/README.md for what that is worth.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,20 @@ from toolchain import profiling
 from toolchain.arrays import AxisArrays, Floats, count, part, to_arrays
 from toolchain.errors import DeviceError, MostoolError, UsageError
 from toolchain.files import sha256_file
-from toolchain.pipeline.latencies import Latencies, read_header, read_latencies
+from toolchain.pipeline.latencies import Latencies, read_header, read_latencies, refuse_few
 from toolchain.pipeline.project import Project
-from toolchain.records import Cost, PredictorInfo, Source, TableInfo, Workload, read_record, write_record
+from toolchain.records import (
+    MEDIAN,
+    Cost,
+    PredictorInfo,
+    Quantity,
+    Source,
+    TableInfo,
+    Workload,
+    cost_key,
+    read_record,
+    write_record,
+)
 from toolchain.space import Architecture, SearchSpace
 from toolchain.supernet.families import declaration
 from toolchain.targets import find_targets, read_target
@@ -38,32 +53,39 @@ class Prediction(NamedTuple):
     extrapolated: bool
 
 
-def fit_table(folder: Path, known: Path | None = None) -> PredictorInfo:
-    """Fit the predictor of a latency table on all its latencies, and keep it beside the table.
+def predictor_file(folder: Path, quantity: Quantity = MEDIAN) -> Path:
+    """Where a table's predictor of a quantity is kept: predictor.json, predictor-latency_s.p90.json."""
+    return folder / (PREDICTOR_FILE if quantity == MEDIAN else f"predictor-{quantity.name}.json")
+
+
+def fit_table(folder: Path, known: Path | None = None, quantity: Quantity = MEDIAN) -> PredictorInfo:
+    """Fit the predictor of a table's quantity on all rows that have it, and keep it beside the table.
 
     With the folder of a `known` device's table it leans on that one, where that helps and its own rows are few.
 
     Raises:
-        UsageError: too few latencies; or the known device's table is of another space.
+        UsageError: too few rows have it, and how it can be had; or the known device's table is of another space.
         IntegrityError: the table is damaged.
     """
-    table = read_latencies(folder)
+    table = read_latencies(folder, quantity)
+    refuse_few(table, prediction.MINIMUM_ROWS if known is None else prediction.MINIMUM_ROWS_TRANSFERRED)
     rows, about = as_rows(table), _about(table)
     if known is None:
         fitted = prediction.fit_predictor(rows, about)
     else:
         fitted = prediction.fit_with(rows, about, _known(known, table))
-    write_record(folder / PREDICTOR_FILE, fitted)
+    write_record(predictor_file(folder, quantity), fitted)
     return fitted
 
 
-def fit_kind(folder: Path, kind: str) -> PredictorInfo:
+def fit_kind(folder: Path, kind: str, quantity: Quantity = MEDIAN) -> PredictorInfo:
     """A predictor of one kind of model, whether or not it is the best; it is not kept.
 
     Raises:
-        UsageError: too few latencies.
+        UsageError: too few rows.
     """
-    table = read_latencies(folder)
+    table = read_latencies(folder, quantity)
+    refuse_few(table, prediction.MINIMUM_ROWS)
     fitter = {**prediction.KINDS, "blocks": prediction.fit_blocks}[kind]
     return prediction.fit_predictor(as_rows(table), _about(table), {kind: fitter})
 
@@ -76,15 +98,17 @@ def _about(table: Latencies) -> prediction.About:
         table_sha256=table.sha256,
         source=table.source,
         environment=table.environment,
+        quantity=table.quantity,
     )
 
 
 def as_rows(table: Latencies) -> prediction.Rows:
-    return prediction.Rows.of(table.ids, table.features, table.latency_s)
+    return prediction.Rows.of(table.ids, table.features, table.values, table.quantity.name)
 
 
 def _known(folder: Path, table: Latencies) -> prediction.Known:
-    known = read_latencies(folder)
+    known = read_latencies(folder, table.quantity)
+    refuse_few(known, prediction.MINIMUM_ROWS)
     if known.space != table.space:
         raise UsageError(
             f"the table of {known.target} is of another space: {known.space.name}, not {table.space.name}",
@@ -94,7 +118,7 @@ def _known(folder: Path, table: Latencies) -> prediction.Known:
         raise UsageError(f"{known.target} cannot lean on itself", hint="--transfer takes another device")
     # Work is counted as the new table's workload has it: what is carried over is how networks compare.
     features = declaration(known.space.family).features(known.space, known.arrays, table.workload)
-    rows = prediction.Rows.of(known.ids, features, known.latency_s)
+    rows = prediction.Rows.of(known.ids, features, known.values, known.quantity.name)
     inspection = prediction.inspect(rows)
     if len(rows.ids) < prediction.MINIMUM_ROWS:
         raise UsageError(
@@ -105,34 +129,35 @@ def _known(folder: Path, table: Latencies) -> prediction.Known:
     return prediction.Known(known.target, known.sha256, corrected.part(inspection.fitted))
 
 
-def read_predictor(folder: Path) -> PredictorInfo:
-    """The predictor of a table; fitted anew where it, or a table it leans on, has changed since.
+def read_predictor(folder: Path, quantity: Quantity = MEDIAN) -> PredictorInfo:
+    """The predictor of a table's quantity; fitted anew where the table, or one it leans on, has changed since.
 
     Raises:
-        UsageError: too few latencies.
+        UsageError: too few rows have it.
         IntegrityError: the table is damaged.
     """
-    fitted = _kept(folder)
+    fitted = _kept(folder, quantity)
     if fitted is None:
-        return fit_table(folder)
+        return fit_table(folder, quantity=quantity)
     lean, project = fitted.transfer, Project(folder.parent.parent.parent)
     known = project.find_known(lean.target, fitted.space, fitted.workload) if lean else None
     if _is_of(fitted, folder) and (known is None or lean is None or read_header(known).sha256 == lean.table_sha256):
         return fitted
     try:
-        return fit_table(folder, known)
+        return fit_table(folder, known, quantity)
     except UsageError:
         if known is None:
             raise
-        return fit_table(folder)  # what it leaned on has become too small, or of another space
+        return fit_table(folder, quantity=quantity)  # what it leaned on has become too small, or of another space
 
 
-def _kept(folder: Path) -> PredictorInfo | None:
+def _kept(folder: Path, quantity: Quantity) -> PredictorInfo | None:
     """The predictor beside a table; None where there is none that this mostool reads: the table is what counts."""
     try:
-        return read_record(folder / PREDICTOR_FILE, PredictorInfo)
+        kept = read_record(predictor_file(folder, quantity), PredictorInfo)
     except MostoolError:
         return None
+    return kept if kept.quantity == quantity else None
 
 
 def _is_of(fitted: PredictorInfo, folder: Path) -> bool:
@@ -159,13 +184,16 @@ def find_predictor(
     space: SearchSpace,
     device: str | None,
     workload: Workload | None = None,
+    quantity: Quantity = MEDIAN,
     *,
     needed: bool = True,
 ) -> tuple[PredictorInfo, str] | None:
-    """The predictor of the space's table (of the one profiled last, unless told), and its file's sha256; or None.
+    """The predictor of a quantity, from the space's table (the one profiled last, unless told), and its file's sha256.
+
+    None where there is no table.
 
     Raises:
-        UsageError: nobody knows the device; or the table is too small, where a predictor is `needed`.
+        UsageError: nobody knows the device; or too few rows have the quantity, where a predictor is `needed`.
         DeviceError: the table was measured with other settings than the target has now.
     """
     folder = project.find_table(device, space, workload)
@@ -174,22 +202,22 @@ def find_predictor(
             read_target(device, project.root)
         return None
     try:
-        fitted = predictor_of(project, folder)
+        fitted = predictor_of(project, folder, quantity)
     except UsageError:
         if needed:
             raise
         return None
-    return fitted, sha256_file(folder / PREDICTOR_FILE)
+    return fitted, sha256_file(predictor_file(folder, quantity))
 
 
-def predictor_of(project: Project, folder: Path) -> PredictorInfo:
+def predictor_of(project: Project, folder: Path, quantity: Quantity = MEDIAN) -> PredictorInfo:
     """The predictor of a table of the project, whose target must still have the settings it was measured with.
 
     Raises:
-        UsageError: the table is too small.
+        UsageError: too few rows have the quantity.
         DeviceError: the table was measured with other settings than the target has now.
     """
-    fitted = read_predictor(folder)
+    fitted = read_predictor(folder, quantity)
     check_settings(project, folder)
     return fitted
 
@@ -236,7 +264,7 @@ def predict(info: PredictorInfo, architectures: Sequence[Architecture]) -> list[
 
 
 def predict_arrays(info: PredictorInfo, arrays: AxisArrays) -> prediction.Predicted:
-    """Latencies of many architectures, given as arrays: [n] each."""
+    """Latencies (or what else it predicts) of many architectures, given as arrays: [n] each."""
     parts = [
         prediction.apply(info, _features(info, part(arrays, slice(start, start + _AT_ONCE))))
         for start in range(0, count(arrays), _AT_ONCE)
@@ -244,19 +272,33 @@ def predict_arrays(info: PredictorInfo, arrays: AxisArrays) -> prediction.Predic
     return prediction.Predicted(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
 
+def costs_of_arrays(info: PredictorInfo, arrays: AxisArrays) -> tuple[Floats, Floats]:
+    """What many architectures, given as arrays, are expected to cost, and the upper ends of the intervals: [n] each.
+
+    In the unit of the predictor's quantity; a budget is compared with the upper end.
+    """
+    found = predict_arrays(info, arrays)
+    return found.latency_s, found.high_s
+
+
+def key_of(info: PredictorInfo) -> str:
+    """The name of the cost that it predicts: `latency_s.p90@rpi`."""
+    return cost_key(info.quantity.metric, info.target, info.quantity.percentile)
+
+
 def source_of(info: PredictorInfo) -> Source:
-    """What a predicted latency is called: what is predicted from an emulated device's latencies keeps that word."""
+    """What a predicted cost is called: what is predicted from an emulated device's rows keeps that word."""
     return "emulated" if info.source == "emulated" else "predicted"
 
 
 def latency_costs(info: PredictorInfo, architectures: Sequence[Architecture]) -> list[Cost]:
-    """Predicted latencies as costs: a budget is compared with the upper end of the interval."""
+    """Predicted latencies (or what else it predicts) as costs: a budget is compared with the interval's upper end."""
     if not architectures:
         return []
-    found, source = predict_arrays(info, to_arrays(info.space, architectures)), source_of(info)
+    values, uppers = costs_of_arrays(info, to_arrays(info.space, architectures))
+    source = source_of(info)
     return [
-        Cost(value=float(value), upper=float(upper), source=source)
-        for value, upper in zip(found.latency_s, found.high_s, strict=True)
+        Cost(value=float(value), upper=float(upper), source=source) for value, upper in zip(values, uppers, strict=True)
     ]
 
 

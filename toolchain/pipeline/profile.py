@@ -17,7 +17,7 @@ from toolchain import predict as prediction
 from toolchain.errors import MostoolError, UnstableError, UsageError
 from toolchain.files import sha256_bytes
 from toolchain.pipeline.building import Group, build_reference, built_groups
-from toolchain.pipeline.growing import Goal, Standing, batches, plan
+from toolchain.pipeline.growing import Goal, Standing, batches, wanted
 from toolchain.pipeline.latencies import read_header
 from toolchain.pipeline.predict import fit_table, read_predictor
 from toolchain.pipeline.project import Project
@@ -36,14 +36,14 @@ from toolchain.records import (
     now,
 )
 from toolchain.space import Architecture, SearchSpace
-from toolchain.supernet.families import declaration
 from toolchain.targets import Local, Target
 
 
 class Request(NamedTuple):
     """What a table is to hold: `n` subnets of the run's plan, or these architectures, or what meets a goal.
 
-    `like` names a device whose table the predictor leans on.
+    `like` names a device whose table the predictor leans on. `mixed`: precision is part of what is measured, so the
+    table is one of the run's space with bits; architectures without any are taken as all fp32.
     """
 
     workload: Workload
@@ -54,6 +54,7 @@ class Request(NamedTuple):
     fresh: bool = False
     retry_failed: bool = False
     self_test: bool = False
+    mixed: bool = False
 
 
 class Profiled(NamedTuple):
@@ -94,7 +95,7 @@ def profile(
         UnstableError: with `strict`, a latency of the table is in doubt; the table is kept.
     """
     check_workload(run, request.workload)
-    run.remember(wanted(run, request))
+    run.remember(wanted(run, request.architectures, request.n, mixed=request.mixed))
 
     def tell(note: str) -> None:
         listener(Progress("profile", 0, 0, note))
@@ -121,7 +122,7 @@ def profile_all(
             hint="two commands: mostool profile --device cpu, and the other devices in another",
         )
     check_workload(run, request.workload)
-    run.remember(wanted(run, request))
+    run.remember(wanted(run, request.architectures, request.n, mixed=request.mixed))
     _ = run.supernet, run.checkpoint_sha256  # loaded once, before there are threads
     stopped = threading.Event()
 
@@ -145,8 +146,9 @@ def profile_all(
             raise
 
 
-def wanted(run: Run, request: Request) -> list[Architecture]:
-    return list({one.id: one for one in request.architectures or plan(run.info.space, request.n)}.values())
+def table_space(run: Run, *, mixed: bool) -> SearchSpace:
+    """The space of a run's table: with bits, where precision is part of what is measured."""
+    return run.bits_space if mixed else run.info.space
 
 
 def _grow(
@@ -154,11 +156,12 @@ def _grow(
 ) -> tuple[Profiled, list[str]]:
     """Fill the table over an open device; what was done, and what puts its latencies in doubt."""
     began, spent, target = time.monotonic(), profiling.Spent(), device.target
-    _known(project, request, run.info.space)  # refused before anything is measured
-    folder = project.table_folder(target.id, run.info.space, request.workload)
+    space = table_space(run, mixed=request.mixed)
+    _known(project, request, space)  # refused before anything is measured
+    folder = project.table_folder(target.id, space, request.workload)
     environment = profiling.read_environment(device)
     reference = _reference(folder, run, target, fresh=request.fresh)
-    info = describe_table(run, target, request.workload, environment, sha256_bytes(reference))
+    info = describe_table(run, target, request.workload, environment, sha256_bytes(reference), mixed=request.mixed)
     inputs = input_shapes(run, request.workload)
     with (
         profiling.open_table(folder, info, reference, fresh=request.fresh) as table,
@@ -237,7 +240,8 @@ class _Work:
             yield from batches(self.table, request.goal, self._tell, began)
             return
         retry = request.retry_failed
-        missing = [one for one in wanted(self.run, request) if not self.table.done(one, retry_failed=retry)]
+        planned = wanted(self.run, request.architectures, request.n, mixed=request.mixed)
+        missing = [one for one in planned if not self.table.done(one, retry_failed=retry)]
         self._expected = len(missing)
         if missing:
             yield missing
@@ -265,16 +269,22 @@ class _Work:
 
 
 def describe_table(
-    run: Run, target: Target, workload: Workload, environment: Environment, reference_sha256: str
+    run: Run,
+    target: Target,
+    workload: Workload,
+    environment: Environment,
+    reference_sha256: str,
+    *,
+    mixed: bool = False,
 ) -> TableInfo:
     """The header of a table that measurements made now would belong to."""
     return TableInfo(
         target=target.id,
         environment=environment,
         workload=workload,
-        space=run.info.space,
-        recipe=export.RECIPE,
-        precision="fp32",
+        space=table_space(run, mixed=mixed),
+        recipe=f"{export.RECIPE}+{export.INT8_RECIPE}" if mixed else export.RECIPE,
+        precision="mixed" if mixed else "fp32",
         threads=target.runtime.threads,
         options=target.runtime.options,
         provider_options=target.runtime.provider_options,
@@ -349,11 +359,11 @@ def _row(
         artifact_sha256=artifact.sha256 if artifact else "",
         recipe=info.recipe,
         size_bytes=artifact.size_bytes if artifact else 0,
-        parameters=declaration(architecture.family).parameters(run.info.space, architecture),
+        parameters=run.declared.parameters(run.info.space, architecture),
         workload=info.workload,
         target=info.target,
         fingerprint=info.environment.fingerprint,
-        precision=info.precision,
+        precision=run.declared.precision(architecture),
         threads=info.threads,
         started_at=started_at or now(),
         outcome=outcome,

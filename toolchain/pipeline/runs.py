@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +19,9 @@ from toolchain.journal import Journal, read_journal
 from toolchain.pipeline.data import held_out_batches
 from toolchain.pipeline.project import CHECKPOINT_FILE
 from toolchain.records import Artifact, CheckpointInfo, Quality, SearchResult, decode_record, read_record
-from toolchain.space import Architecture
+from toolchain.space import Architecture, SearchSpace
 from toolchain.supernet.checkpoint import load_supernet
-from toolchain.supernet.families import declaration
+from toolchain.supernet.families import Declaration, declaration
 from toolchain.supernet.inference import Predict, subnet_predictor, supernet_predictor
 from toolchain.supernet.module import Subnet, Supernet
 from toolchain.supernet.train import TokenBatch
@@ -70,6 +71,32 @@ class Run:
     def checkpoint_sha256(self) -> str:
         return sha256_file(self.folder / CHECKPOINT_FILE)
 
+    @property
+    def declared(self) -> Declaration:
+        """What the family declares."""
+        return declaration(self.info.space.family)
+
+    @cached_property
+    def bits_space(self) -> SearchSpace:
+        """The run's space with the precision of the weights as further axes.
+
+        Of a run that holds one architecture too it is the whole space, of which `check` allows that one.
+
+        Raises:
+            UsageError: there is no choice of precision for this run.
+        """
+        return self.declared.with_bits(self.info.space)
+
+    def space_of(self, architecture: Architecture) -> SearchSpace:
+        """Of which space an architecture is: the run's, or that with bits."""
+        return self.bits_space if self.declared.has_bits(architecture) else self.info.space
+
+    def check(self, architecture: Architecture) -> None:
+        """Raise UsageError where the architecture is a point neither of the run's space nor of that with bits."""
+        self.info.space.check(self.declared.without_bits(architecture))
+        if self.declared.has_bits(architecture):
+            self.bits_space.check(architecture)
+
     @cached_property
     def supernet(self) -> Supernet:
         return load_supernet(self.info, self.folder)
@@ -95,8 +122,20 @@ class Run:
         """Logits of the materialized subnet."""
         return subnet_predictor(self.supernet.materialize(architecture))
 
+    def shipped_predict(self, architecture: Architecture) -> Predict:
+        """Logits of the file as it ships, int8 where its bits say so; one thread, so that they are always the same.
+
+        Activations are quantised over a whole batch, so an answer depends a little on what it is batched with.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            model = Path(scratch) / "model.onnx"
+            self.build(architecture, model, {})
+            return export.predictor(model.read_bytes(), {}, threads=1)
+
     def build(self, architecture: Architecture, path: Path, options: dict[str, str]) -> Built:
         """The subnet as an ONNX file at `path`, proven equal to the module; `options` are the session's settings.
+
+        Where the architecture has bits, weights are quantised after the proof: see `export.export_int8`.
 
         Raises:
             ParityError: the file and the module disagree; no file is left.
@@ -108,12 +147,17 @@ class Run:
                 why="so it can be neither profiled nor shipped as a bundle",
                 hint="mostool search --params and mostool finetune work on it; mostool evaluate translates with it",
             )
-        self.info.space.check(architecture)
-        subnet = self.supernet.materialize(architecture)
+        self.check(architecture)
+        subnet = self.supernet.materialize(self.declared.without_bits(architecture))
         checks = self.checks(subnet)
         artifact = export.export_onnx(
             subnet, architecture, path, checks, checkpoint_sha256=self.checkpoint_sha256, options=options
         )
+        modules, precision = self.declared.int8_modules(architecture), self.declared.precision(architecture)
+        if modules:
+            artifact, checks = export.export_int8(
+                path, artifact, architecture, checks, modules=modules, precision=precision, options=options
+            )
         return Built(artifact, checks)
 
     def checks(self, subnet: Subnet) -> export.Checks:
@@ -143,7 +187,7 @@ class Run:
         """The architecture that is meant by a name (smallest, middle, largest, winner), JSON, a file of it, or an id.
 
         Raises:
-            UsageError: it is none of these, or not a point of the run's space.
+            UsageError: it is none of these, or a point neither of the run's space nor of that with bits.
         """
         space = self.info.space
         if given in ("smallest", "middle", "largest"):
@@ -161,7 +205,7 @@ class Run:
             architecture = read_record(Path(given), Architecture, UsageError)
         else:
             architecture = self._by_id(given)
-        space.check(architecture)
+        self.check(architecture)
         return architecture
 
     def _by_id(self, given: str) -> Architecture:

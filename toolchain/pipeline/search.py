@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import contextlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from toolchain import search as searching
-from toolchain.errors import UsageError
-from toolchain.journal import Journal
-from toolchain.pipeline.predict import find_predictor, latency_costs, predict
+from toolchain.errors import DeviceError, InfeasibleError, UsageError
+from toolchain.pipeline.course import Course
+from toolchain.pipeline.judging import Judge
+from toolchain.pipeline.pricing import Prices
+from toolchain.pipeline.profile import Request, profile
 from toolchain.pipeline.project import Project, write_run_info
 from toolchain.pipeline.runs import Run
+from toolchain.pipeline.wishes import (
+    Wish,
+    budget_sets_of,
+    costs_asked_for,
+    digested,
+    earlier_evaluations,
+    first_subnets,
+    halfway,
+    objectives_of,
+    resolved_space,
+)
+from toolchain.pipeline.workers import open_executor
 from toolchain.progress import ProgressListener, silent
 from toolchain.records import (
     Budget,
-    Cost,
     Evaluation,
     PredictorInfo,
-    Quality,
-    Record,
     SearchResult,
-    Workload,
     now,
     write_record,
 )
-from toolchain.space import Architecture, SearchSpace
-from toolchain.supernet.families import declaration
-
-_BYTES_PER_PARAMETER = 4
-
+from toolchain.space import Architecture
+from toolchain.targets import read_target
 
 _USABLE_MAPE = 0.15
 _USABLE_TAU = 0.8
@@ -41,194 +47,205 @@ _USABLE_TAU = 0.8
 
 
 class Searched(NamedTuple):
-    """A search's result, and what the user should know about it."""
+    """A search's result, and what the user should know about it.
+
+    Attributes:
+        asked: validation items that subnets answered now; what was remembered is not among them.
+        interrupted: it was stopped by Ctrl-C: the result is what was found until then.
+    """
 
     result: SearchResult
     warnings: list[str]
+    asked: int = 0
+    interrupted: bool = False
 
 
-class KnownQuality(Record, frozen=True):
-    """A quality evaluation that was paid for: never paid twice for one checkpoint."""
-
-    checkpoint_sha256: str
-    architecture: Architecture
-    quality: Quality
-
-
-def search(
-    project: Project,
-    run: Run,
-    device: str | None,
-    budgets: Sequence[Budget],
-    *,
-    searcher: str,
-    evaluations: int,
-    seed: int,
-    workload: Workload | None = None,
-    listener: ProgressListener = silent,
-) -> Searched:
+def search(project: Project, run: Run, wish: Wish, *, listener: ProgressListener = silent) -> Searched:
     """Search the run's space; the result is kept in the run's folder and is what export builds next.
 
-    Quality comes from the supernet on validation data, latency from the predictor of the device's table, at the upper
-    end of its interval. Without budgets the limit is half-way between the fastest and the slowest subnet.
+    Quality comes from the supernet (of subnets with int8 weights, from the file) on validation data, costs from the
+    devices' tables: predicted at first, measured where it matters. Without budgets the limit is half-way between the
+    smallest and the largest subnet. The same wish takes up a search that was stopped.
 
     Raises:
         InfeasibleError: no subnet keeps the budgets.
-        UsageError: a latency budget without a latency table.
+        UsageError: a budget on a device without a table.
+        DeviceError: a device that is to be measured is not there.
     """
-    started_at, space = now(), run.info.space
-    if space.point is not None:
+    if run.info.space.point is not None:
         raise UsageError(
             f"{run.folder} holds one subnet, there is nothing to search",
             hint="ship it with mostool export, or name a supernet's run with --run",
         )
-    predictor, predictor_sha256 = _predictor(project, space, device, workload, budgets)
-    target = predictor.target if predictor else None
-    costs = _costs(run, predictor)
-    budgets = [
-        msgspec.structs.replace(budget, target=target, workload=predictor.workload)
-        if predictor and budget.metric == "latency_s"
-        else budget
-        for budget in budgets
-    ]
-    warnings = _doubts(predictor) if predictor else []
-    front_metric = "latency_s" if predictor else (budgets[0].metric if budgets else "parameters")
-    if not budgets:
-        budgets = [_halfway(space, costs, front_metric, predictor)]
-        limit = searching.spell(front_metric, budgets[0].limit)
+    space = resolved_space(project, run, wish)
+    prices = Prices(project, run, space, costs_asked_for(project, run, space, wish), wish.workload)
+    budget_sets = budget_sets_of(wish, prices)
+    warnings = [doubt for one in prices.predictors for doubt in _doubts(one)]
+    objectives = objectives_of(wish, prices, budget_sets)
+    if not budget_sets[0]:
+        budget_sets = [(halfway(prices, objectives[0]),)]
+        limit = searching.spell(objectives[0], budget_sets[0][0].limit)
         warnings.append(
             f"no budget given: searched under {limit}, half-way between the smallest and the largest subnet"
         )
-    rng = np.random.default_rng(seed)
-    with Journal(run.search_folder / "quality.jsonl", KnownQuality) as journal:
-        quality = _remembered_quality(run, journal)
-        found = searching.search(
-            space,
-            searching.build_searcher(searcher, space, rng),
-            budgets,
-            costs,
-            quality,
-            front_metric=front_metric,
-            evaluations=evaluations,
-            rng=rng,
-            listener=listener,
+    first = first_subnets(prices, budget_sets, wish.seed)
+    course = Course(run.search_folder, digested(run, space, wish, budget_sets, objectives, prices), prices.folders)
+    course.open(earlier_evaluations(run, space) if wish.warm else (), fresh=wish.fresh)
+    with contextlib.closing(course):
+        if course.result is not None:
+            write_record(run.search_folder / "result.json", course.result)
+            return Searched(course.result, [*warnings, "this search was done before: --fresh searches anew"])
+        done = _Searching(project, run, wish, prices, budget_sets, objectives)
+        searched = done.search(course, first, listener)
+        return searched._replace(warnings=[*warnings, *course.repairs, *searched.warnings])
+
+
+class _Searching:
+    """One search, from what was resolved for it to its result."""
+
+    def __init__(
+        self,
+        project: Project,
+        run: Run,
+        wish: Wish,
+        prices: Prices,
+        budget_sets: Sequence[tuple[Budget, ...]],
+        objectives: tuple[str, ...],
+    ) -> None:
+        self._project, self._run, self._wish, self._prices = project, run, wish, prices
+        self._budget_sets, self._objectives = tuple(budget_sets), objectives
+
+    def search(self, course: Course, first: Sequence[Architecture], listener: ProgressListener) -> Searched:
+        started_at, wish, run, prices = now(), self._wish, self._run, self._prices
+        problem = searching.Problem(prices.space, prices.price, self._budget_sets[0], self._objectives)
+        with open_executor(wish.workers, wish.scheduler) as executor, self._judge(executor) as judge:
+            smallest, largest = self._extremes(judge)
+            under_way = searching.Search(
+                searching.Wanted(
+                    objectives=self._objectives,
+                    budget_sets=self._budget_sets,
+                    evaluations=wish.evaluations,
+                    scale=self._scale(smallest, largest),
+                    batch=wish.batch,
+                ),
+                searching.build_searcher(wish.searcher, problem, wish.seed),
+                prices.costs,
+                judge.judge,
+                measuring=self._measuring(listener),
+                first=first,
+                before=course.before,
+                keep=course.keep,
+                listener=listener,
+            )
+            interrupted = False
+            try:
+                under_way.replay(list(course.steps))
+                under_way.run()
+            except KeyboardInterrupt:
+                interrupted = True
+            found, repairs, asked = under_way.found, list(judge.repairs), judge.asked
+        if not found.picks or found.picks[0].index is None:
+            if interrupted:
+                raise KeyboardInterrupt
+            raise InfeasibleError(
+                "no subnet that was looked at keeps the budgets, now that some were measured",
+                why=found.picks[0].nearest,
+                hint="raise the budget, profile more subnets, or give --evaluations more",
+            )
+        result = self._result(found, smallest, largest)
+        write_record(run.search_folder / "result.json", result)
+        if not interrupted:
+            course.end(result)
+        outputs = (run.search_folder / "result.json",)
+        write_run_info(run.search_folder / "run.json", "search", wish._asdict(), started_at, outputs=outputs)
+        return Searched(result, [*repairs, *self._remarks(found, result, interrupted=interrupted)], asked, interrupted)
+
+    def _judge(self, executor: object) -> Judge:
+        return Judge(self._run, executor=executor, racing=self._wish.racing)  # type: ignore[arg-type]
+
+    def _extremes(self, judge: Judge) -> tuple[Evaluation, Evaluation]:
+        space, prices = self._prices.space, self._prices
+        both = [space.smallest(), space.largest()]
+        costs = prices.costs(both)
+        small, large = (
+            Evaluation(
+                architecture=one,
+                quality=judged.quality,
+                costs=cost,
+                feasible=searching.violation(cost, self._budget_sets[0]) == 0,
+            )
+            for one, cost, judged in zip(both, costs, judge.judge(both), strict=True)
         )
-        extremes = [_evaluation(one, quality, costs, budgets) for one in (space.smallest(), space.largest())]
-        warnings.extend(journal.repairs)
-    if len(found.evaluations) < evaluations:
-        warnings.append(f"the search ended after {len(found.evaluations)} subnets: nothing new that fits was found")
-    if predictor and predict(predictor, [found.winner.architecture])[0].extrapolated:
-        warnings.append(
-            f"the winner's latency is extrapolated: it is far from all that was measured on {predictor.target}; "
+        return small, large
+
+    def _scale(self, smallest: Evaluation, largest: Evaluation) -> searching.Scale:
+        """Hypervolume in units of the smallest subnet's corner to the budgets', or the largest subnet's."""
+        limits = {budget.key: budget.limit for budget in self._budget_sets[0]}
+        cheapest = np.array([smallest.costs[name].value for name in self._objectives])
+        dearest = np.array(
+            [min(limits.get(name, np.inf), largest.costs[name].value) for name in self._objectives], dtype=np.float64
+        )
+        worst, best = sorted((smallest.quality.value, largest.quality.value))
+        return searching.Scale(cheapest, dearest, worst, best)
+
+    def _measuring(self, listener: ProgressListener) -> searching.Measuring | None:
+        """Of the devices that somebody here has measured; an imported table's nobody here may have."""
+        project, run, prices = self._project, self._run, self._prices
+        devices = [one for one in prices.devices if one.source != "imported"][::-1]
+        if not self._wish.remeasure or not devices:
+            return None
+        mixed = prices.space.axes != run.info.space.axes
+
+        def measure(chosen: Sequence[Architecture]) -> None:
+            for device in devices:  # the first of them last, so that its table stays the one used last
+                target = read_target(device.target, project.root)
+                request = Request(device.workload, len(chosen), list(chosen), mixed=mixed)
+                try:
+                    profile(project, run, target, request, listener=listener)
+                except DeviceError as error:
+                    hint = f"{error.hint}; or search without measuring: --remeasure 0"
+                    raise DeviceError(error.what, why=error.why, hint=hint) from error
+            prices.read_anew()
+
+        return searching.Measuring(measure, self._wish.remeasure)
+
+    def _result(self, found: searching.Found, smallest: Evaluation, largest: Evaluation) -> SearchResult:
+        devices, best = self._prices.devices, found.picks[0].index
+        if best is None:
+            raise ValueError("a result has a winner")
+        cheap, dear = self._prices.costs([smallest.architecture, largest.architecture])
+        return SearchResult(
+            space=self._prices.space,
+            searcher=self._wish.searcher,
+            seed=self._wish.seed,
+            budgets=self._budget_sets[0],
+            winner=found.evaluations[best],
+            smallest=msgspec.structs.replace(smallest, costs=cheap),
+            largest=msgspec.structs.replace(largest, costs=dear),
+            evaluations=tuple(found.evaluations),
+            front=tuple(found.front),
+            checkpoint_sha256=self._run.checkpoint_sha256,
+            target=devices[0].target if devices else None,
+            workload=devices[0].workload if devices else None,
+            predictor_sha256=devices[0].predictor_sha256 if devices else None,
+            created_at=now(),
+            objectives=self._objectives,
+            devices=devices,
+            picks=found.picks,
+            trace=found.trace,
+        )
+
+    def _remarks(self, found: searching.Found, result: SearchResult, *, interrupted: bool) -> list[str]:
+        spent = sum(one.batch >= 0 for one in found.evaluations)
+        remarks = []
+        if spent < self._wish.evaluations and not interrupted:
+            remarks.append(f"the search ended after {spent} subnets: nothing new that fits was found")
+        remarks.extend(
+            f"the winner's latency on {device} is extrapolated: it is far from all that was measured there; "
             "profile it with --arch, then search again"
+            for device in dict.fromkeys(self._prices.extrapolated(result.winner.architecture))
         )
-    result = SearchResult(
-        space=space,
-        searcher=searcher,
-        seed=seed,
-        budgets=tuple(budgets),
-        winner=found.winner,
-        smallest=extremes[0],
-        largest=extremes[1],
-        evaluations=tuple(found.evaluations),
-        front=tuple(found.front),
-        checkpoint_sha256=run.checkpoint_sha256,
-        target=target,
-        workload=predictor.workload if predictor else None,
-        predictor_sha256=predictor_sha256,
-        created_at=now(),
-    )
-    write_record(run.search_folder / "result.json", result)
-    arguments = {"searcher": searcher, "evaluations": evaluations, "seed": seed, "device": target, "budgets": budgets}
-    outputs = (run.search_folder / "result.json",)
-    write_run_info(run.search_folder / "run.json", "search", arguments, started_at, outputs=outputs)
-    return Searched(result, warnings)
-
-
-def _predictor(
-    project: Project, space: SearchSpace, device: str | None, workload: Workload | None, budgets: Sequence[Budget]
-) -> tuple[PredictorInfo | None, str | None]:
-    """The predictor to search with; none where there is no table yet and nothing asks for one."""
-    needed = device is not None or workload is not None or any(budget.metric == "latency_s" for budget in budgets)
-    found = find_predictor(project, space, device, workload, needed=needed)
-    if found is None and needed:
-        on = f"{device or 'any device'}{f', {workload.slug}' if workload else ''}"
-        raise UsageError(
-            f"there is no latency table of this run's space on {on}",
-            hint=f"measure some subnets first: mostool profile --device {device or 'cpu'}",
-        )
-    return found or (None, None)
-
-
-def _costs(run: Run, predictor: PredictorInfo | None) -> searching.Costs:
-    """What architectures cost in every metric there is an answer for."""
-    space, family = run.info.space, declaration(run.info.space.family)
-    overhead = _file_overhead_bytes(run)
-
-    def costs(architectures: Sequence[Architecture]) -> list[dict[str, Cost]]:
-        latencies = latency_costs(predictor, architectures) if predictor else []
-        priced = []
-        for number, architecture in enumerate(architectures):
-            parameters = family.parameters(space, architecture)
-            size = _BYTES_PER_PARAMETER * parameters + overhead(architecture)
-            cost = {
-                "parameters": Cost(value=parameters, upper=parameters, source="counted"),
-                "size_bytes": Cost(value=size, upper=size, source="predicted"),
-            }
-            priced.append(cost | ({"latency_s": latencies[number]} if predictor else {}))
-        return priced
-
-    return costs
-
-
-def _file_overhead_bytes(run: Run) -> Callable[[Architecture], float]:
-    """What a model file holds beside its weights: the most seen per layer, on the smallest and the largest subnet."""
-    space = run.info.space
-    per_layer = 0.0
-    if not run.exports:
-        return lambda _: 0.0
-    with tempfile.TemporaryDirectory() as scratch:
-        for architecture in (space.smallest(), space.largest()):
-            artifact = run.build(architecture, Path(scratch) / "model.onnx", {}).artifact
-            extra = artifact.size_bytes - _BYTES_PER_PARAMETER * artifact.parameters
-            per_layer = max(per_layer, extra / _layers(architecture))
-    return lambda architecture: per_layer * _layers(architecture)
-
-
-def _layers(architecture: Architecture) -> int:
-    return sum(len(value) for value in architecture.axes.values() if isinstance(value, tuple)) or 1
-
-
-def _halfway(space: SearchSpace, costs: searching.Costs, metric: str, predictor: PredictorInfo | None) -> Budget:
-    small, large = costs([space.smallest(), space.largest()])
-    limit = (small[metric].upper + large[metric].upper) / 2
-    if predictor is None:
-        return Budget(metric="parameters", limit=limit)
-    return Budget(metric="latency_s", limit=limit, target=predictor.target, workload=predictor.workload)
-
-
-def _evaluation(
-    architecture: Architecture, quality: searching.QualityOf, costs: searching.Costs, budgets: Sequence[Budget]
-) -> Evaluation:
-    cost = costs([architecture])[0]
-    feasible = searching.violation(cost, budgets) == 0
-    return Evaluation(architecture=architecture, quality=quality(architecture), costs=cost, feasible=feasible)
-
-
-def _remembered_quality(run: Run, journal: Journal[KnownQuality]) -> searching.QualityOf:
-    """Quality from the supernet on validation data; each answer is journalled, so a killed search loses none."""
-    checkpoint = run.checkpoint_sha256
-    known = {one.architecture.id: one.quality for one in journal.records if one.checkpoint_sha256 == checkpoint}
-    batches = run.batches("validation", whole=False)
-
-    def quality(architecture: Architecture) -> Quality:
-        if architecture.id not in known:
-            measured = run.quality_on(run.supernet_predict(architecture), batches, "validation")
-            journal.append(KnownQuality(checkpoint_sha256=checkpoint, architecture=architecture, quality=measured))
-            known[architecture.id] = measured
-        return known[architecture.id]
-
-    return quality
+        return remarks
 
 
 def _doubts(predictor: PredictorInfo) -> list[str]:

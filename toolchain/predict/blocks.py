@@ -36,10 +36,13 @@ def explain(
 ) -> dict[str, Floats]:
     """Seconds [n] that each block of these networks takes, by a `blocks` model; they add up to its prediction.
 
-    `blocks` says which features are whose; what is nobody's is `other`.
+    `blocks` says which features are whose, and may name some that this space has not; what is nobody's is `other`.
     """
     costs = dict(zip(info.features, np.array(info.model.coefficients) / np.array(info.model.scale), strict=True))
-    parts = {name: sum((costs[one] * features[one] for one in own), np.zeros(1)) for name, own in blocks.items()}
+    parts = {
+        name: sum((costs[one] * features[one] for one in own if one in costs), np.zeros(1))
+        for name, own in blocks.items()
+    }
     rest = [one for one in info.features if not any(one in own for own in blocks.values())]
     if rest:
         parts["other"] = sum((costs[one] * features[one] for one in rest), np.zeros(1))

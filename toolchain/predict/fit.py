@@ -22,7 +22,7 @@ from toolchain.predict.process import fit_process
 from toolchain.predict.regression import fit_linear, fit_log
 from toolchain.predict.regression import folds as split_folds
 from toolchain.predict.rows import Rows, check_rows
-from toolchain.records import Environment, HeldOutError, Model, PredictorInfo, Source, Workload
+from toolchain.records import MEDIAN, Environment, HeldOutError, Model, PredictorInfo, Quantity, Source, Workload
 from toolchain.space import SearchSpace
 
 Fitter = Callable[[Floats, Floats], Model]
@@ -54,7 +54,7 @@ class HeldOut(NamedTuple):
 
 
 class About(NamedTuple):
-    """Whose latencies they are: what a predictor says of itself beside its figures."""
+    """Whose latencies (or what else) they are: what a predictor says of itself beside its figures."""
 
     target: str
     workload: Workload
@@ -62,6 +62,7 @@ class About(NamedTuple):
     table_sha256: str
     source: Source
     environment: Environment | None
+    quantity: Quantity = MEDIAN
 
 
 def fit_predictor(rows: Rows, about: About, kinds: Mapping[str, Fitter] = KINDS) -> PredictorInfo:

@@ -196,7 +196,7 @@ def _foreign(info: TableInfo, measurement: Measurement) -> str:
         return f"fingerprint: {info.environment.fingerprint} -> {measurement.fingerprint}"
     for name in ("target", "workload", "recipe", "precision", "threads"):
         old, new = getattr(info, name), getattr(measurement, name)
-        if old != new:
+        if old != new and not (name == "precision" and old == "mixed"):  # of which each row has its own
             return f"{name}: {_shown(old)} -> {_shown(new)}"
     if measurement.architecture.family != info.space.family:
         return f"family: {info.space.family} -> {measurement.architecture.family}"

@@ -28,6 +28,7 @@ from toolchain.records.measuring import (
     Energy,
     Environment,
     Failed,
+    FilePrecision,
     Latency,
     Measurement,
     NoiseFloor,
@@ -37,6 +38,7 @@ from toolchain.records.measuring import (
     Timed,
     Workload,
 )
+from toolchain.records.naming import MEDIAN, CostName, Quantity, names_of, parts_of, spelled
 from toolchain.records.predicting import (
     Finding,
     HeldOutError,
@@ -77,6 +79,7 @@ from toolchain.records.training import (
 
 __all__ = [
     "DEVICE_METRICS",
+    "MEDIAN",
     "SCHEMA",
     "Artifact",
     "Budget",
@@ -84,12 +87,14 @@ __all__ = [
     "CheckpointInfo",
     "Conditions",
     "Cost",
+    "CostName",
     "Data",
     "Elapsed",
     "Energy",
     "Environment",
     "Evaluation",
     "Failed",
+    "FilePrecision",
     "Finding",
     "HeldOutError",
     "ImportedInfo",
@@ -109,6 +114,7 @@ __all__ = [
     "Precision",
     "PredictorInfo",
     "Quality",
+    "Quantity",
     "Recipe",
     "Record",
     "Round",
@@ -133,7 +139,10 @@ __all__ = [
     "encode_compact",
     "encode_record",
     "metric_of",
+    "names_of",
     "now",
+    "parts_of",
     "read_record",
+    "spelled",
     "write_record",
 ]

@@ -24,12 +24,20 @@ class Workload(Record, frozen=True):
         return f"b{self.batch}-t{self.sequence_length}"
 
 
+FilePrecision = Literal["fp32", "int8", "mixed"]
+"""Of a file's weight matrices: all fp32, all int8, or some int8."""
+
+
 class Artifact(Record, frozen=True):
-    """A model file and how it came to be."""
+    """A model file and how it came to be.
+
+    `parity_max_abs_error` is between the fp32 file and the module it was made from; where weights were quantised after
+    that, `quantised_max_abs_error` is what the file that ships differs from that module by.
+    """
 
     file: str
     format: Literal["onnx"]
-    precision: Literal["fp32"]
+    precision: FilePrecision
     recipe: str
     opset: int
     sha256: str
@@ -38,6 +46,7 @@ class Artifact(Record, frozen=True):
     architecture: Architecture
     checkpoint_sha256: str | None = None
     parity_max_abs_error: float | None = None
+    quantised_max_abs_error: float | None = None
 
 
 class Environment(Record, frozen=True):
@@ -175,7 +184,7 @@ class Measurement(Stored, frozen=True):
     workload: Workload
     target: str
     fingerprint: str
-    precision: Literal["fp32"]
+    precision: FilePrecision
     threads: int
     started_at: dt.datetime
     outcome: Timed | Failed
@@ -199,7 +208,7 @@ class TableInfo(Stored, frozen=True):
     workload: Workload
     space: SearchSpace
     recipe: str
-    precision: Literal["fp32"]
+    precision: FilePrecision
     threads: int
     options: dict[str, str]
     reference_sha256: str

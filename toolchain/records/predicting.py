@@ -1,4 +1,4 @@
-"""Latency predictors, what they were fitted on, and tables that others have measured."""
+"""Predictors, what they were fitted on, and tables that others have measured."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from toolchain.records.measuring import Elapsed, Environment, Workload
+from toolchain.records.naming import Quantity
 from toolchain.records.storing import Record, Source, Stored
 from toolchain.space import SearchSpace
 
@@ -25,10 +26,11 @@ class HeldOutError(Record, frozen=True):
 
 
 class Model(Record, frozen=True):
-    """What turns features into seconds; z = (features - mean) / scale.
+    """What turns features into seconds (or what else it was fitted on); z = (features - mean) / scale.
 
     `linear` and `blocks`: intercept + coefficients . z. `log`: exp(intercept + coefficients . (z, z²)). `process`: the
-    linear sum times exp(weights . k(z, support)), k the squared-exponential kernel of `length_scale`.
+    linear sum times exp(weights . k(z, support)), k the squared-exponential kernel of `length_scale`. `fastest_s` is
+    the least it was fitted on.
     """
 
     kind: Literal["linear", "log", "process", "blocks"]
@@ -76,7 +78,7 @@ class Transfer(Record, frozen=True):
 
 
 class PredictorInfo(Stored, frozen=True):
-    """A fitted latency predictor. `source` is that of the latencies it was fitted on.
+    """A fitted predictor of a `quantity`, the median latency unless told. `source` is that of what it was fitted on.
 
     `interval` is the relative half-width for a row like those it was fitted on; for another it is
     `margin` * sqrt(1 + leverage). `compared` holds the held-out error of each kind of model that was tried.
@@ -96,10 +98,11 @@ class PredictorInfo(Stored, frozen=True):
     interval: float
     coverage: float
     points: tuple[tuple[str, float, float], ...]
-    """Per held-out row: architecture id, measured seconds, seconds predicted without having seen it."""
+    """Per held-out row: architecture id, what was measured (in s, bytes or J), and predicted without having seen it."""
     compared: dict[str, float] = {}
     findings: tuple[Finding, ...] = ()
     transfer: Transfer | None = None
+    quantity: Quantity = Quantity()
 
 
 class ImportedInfo(Stored, frozen=True):

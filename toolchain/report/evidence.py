@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from toolchain.records import Budget, Evaluation, Latency, Manifest, Source
+from toolchain.records import Budget, Cost, Evaluation, Latency, Manifest, Source, names_of
 from toolchain.report.story import Story
-from toolchain.report.units import milliseconds, percent, unit, workload_words
+from toolchain.report.units import milliseconds, percent, workload_words
 
 # What the words of a measurement's status mean (profiling/statistics.py); one not listed here is shown as it is.
 _DOUBTS = {
@@ -27,8 +27,13 @@ def latency_source(manifest: Manifest) -> Source:
 
 def keeps(winner: Evaluation, budget: Budget) -> bool | None:
     """Whether a subnet of a search keeps a budget, its cost at its upper bound; None where it has no such cost."""
-    cost = winner.costs.get(budget.metric)
+    cost = cost_under(winner, budget)
     return None if cost is None else cost.upper <= budget.limit
+
+
+def cost_under(seen: Evaluation, budget: Budget) -> Cost | None:
+    """What a subnet costs in what a budget limits; results from before costs named their device have it by metric."""
+    return seen.costs.get(budget.key) or (seen.costs.get(budget.metric) if budget.percentile == 50 else None)
 
 
 def doubts(latency: Latency) -> list[str]:
@@ -73,9 +78,8 @@ def _from_manifest(story: Story) -> Iterator[str]:
         return
     yield from (f"Latency of the shipped file: {doubt}." for doubt in doubts(manifest.latency))
     yield from (f"Data: {note}" for note in manifest.data.notes)
-    yield from (
-        f"A budget is missed: {unit(outcome.budget.metric).name}." for outcome in manifest.budgets if not outcome.met
-    )
+    names = names_of(outcome.budget.key for outcome in manifest.budgets)
+    yield from (f"A budget is missed: {names[one.budget.key]}." for one in manifest.budgets if not one.met)
     if manifest.environment.emulator:
         yield f"{manifest.target} is emulated: the shipped file's latency says nothing about a real device."
     yield from _tail(manifest)

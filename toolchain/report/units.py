@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from toolchain.records import Cost, Quality, Workload
+from toolchain.records import Cost, Quality, Workload, parts_of
 from toolchain.space import Architecture
 
 
@@ -23,24 +23,30 @@ UNITS = {
     "latency_s": Unit("latency", "ms", 1e-3, "latency (p50), ms", 1e-3),
     "size_bytes": Unit("size", "MiB", float(1 << 20), "size, MiB", float(1 << 20)),
     "parameters": Unit("parameters", "parameters", 1.0, "parameters, millions", 1e6),
+    "peak_memory_bytes": Unit("peak memory", "MiB", float(1 << 20), "peak memory, MiB", float(1 << 20)),
+    "energy_j": Unit("energy", "mJ", 1e-3, "energy, mJ", 1e-3),
 }
 
 
-def unit(metric: str) -> Unit:
-    """The unit of a metric; one that is not known is printed as it is stored, under its own name."""
-    return UNITS.get(metric) or Unit(metric.replace("_", " "), "", 1.0, metric.replace("_", " "), 1.0)
+def unit(key: str) -> Unit:
+    """The unit of a metric, or of a cost by its key; one that is not known is printed as stored, under its own name."""
+    metric, percentile, _ = parts_of(key)
+    found = UNITS.get(metric) or Unit(metric.replace("_", " "), "", 1.0, metric.replace("_", " "), 1.0)
+    return found if percentile == 50 else found._replace(axis=f"{found.name} (p{percentile}), {found.symbol}")
 
 
-def amount(metric: str, value: float) -> str:
+def amount(key: str, value: float) -> str:
     """A stored value with its unit: `12.3 ms`, `4.20 MiB`, `1,234,567 parameters`."""
-    return f"{figure(metric, value)} parameters" if metric == "parameters" else figure(metric, value)
+    return f"{figure(key, value)} parameters" if key == "parameters" else figure(key, value)
 
 
-def figure(metric: str, value: float) -> str:
+def figure(key: str, value: float) -> str:
     """As `amount`, for a place that is headed by the metric's name: parameters are a bare number there."""
-    if metric == "parameters":
+    if key == "parameters":
         return count(value)
-    return f"{significant(value / unit(metric).scale)} {unit(metric).symbol}".strip()
+    if parts_of(key).metric == "energy_j" and 1 <= abs(value) < math.inf:
+        return f"{significant(value)} J"
+    return f"{significant(value / unit(key).scale)} {unit(key).symbol}".strip()
 
 
 def milliseconds(seconds: float | None) -> str:
@@ -80,10 +86,10 @@ def metric_name(quality: Quality) -> str:
     return quality.metric.replace("_", " ")
 
 
-def cost_words(metric: str, cost: Cost) -> str:
+def cost_words(key: str, cost: Cost) -> str:
     """`12.0 ms predicted (at most 13.1 ms)`; the bound is left out where it is the value itself."""
-    words = f"{amount(metric, cost.value)} {cost.source}"
-    return words if cost.upper == cost.value else f"{words} (at most {amount(metric, cost.upper)})"
+    words = f"{amount(key, cost.value)} {cost.source}"
+    return words if cost.upper == cost.value else f"{words} (at most {amount(key, cost.upper)})"
 
 
 def workload_words(workload: Workload) -> str:
@@ -96,6 +102,11 @@ def architecture_words(architecture: Architecture) -> str:
         f"{name} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
         for name, value in architecture.axes.items()
     )
+
+
+def capital(name: str) -> str:
+    """With a capital letter; the rest, a device's name among it, as it is."""
+    return name[:1].upper() + name[1:]
 
 
 def _places(value: float, digits: int) -> int:

@@ -1,150 +1,327 @@
-"""The search loop: costs are cheap and come first, a quality evaluation is spent only on what keeps the budgets."""
+"""The search loop: costs are cheap and come first; a quality evaluation is spent only on what keeps the budgets.
+
+Batch by batch the searcher asks, the judge tells what the subnets are worth, and now and then the best few are measured
+on the device, after which everything found so far is priced anew. Each batch and each choice of what to measure is a
+step; from the steps of a search that was stopped the same search goes on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
-from toolchain.errors import InfeasibleError
+import msgspec
+import numpy as np
+
+from toolchain.arrays import Floats
 from toolchain.progress import Progress, ProgressListener
-from toolchain.records import Budget, Cost, Evaluation, Quality
-from toolchain.search.budgets import violation
-from toolchain.search.front import front_indices
-from toolchain.search.searchers import Searcher, distinct
-from toolchain.space import Architecture, SearchSpace
+from toolchain.records import Budget, Cost, Evaluation, Pick, Quality, Stored, TracePoint
+from toolchain.search.budgets import spell, violation
+from toolchain.search.front import front_indices, hypervolume
+from toolchain.search.problem import Told
+from toolchain.search.proposing import Searcher
+from toolchain.space import Architecture
 
-if TYPE_CHECKING:
-    import numpy as np
+BATCH = 10
+_RIVALS = 3
+_FINAL_LOOKS = 8
+"""How often a winner may turn out dearer than predicted before the search leaves it at that."""
 
 Costs = Callable[[Sequence[Architecture]], list[dict[str, Cost]]]
-"""What architectures cost, by metric; cheap (a predictor, a count)."""
+"""What architectures cost, by the costs' names: predicted, counted, or measured where it was."""
 
-QualityOf = Callable[[Architecture], Quality]
-"""What a subnet is worth; dear (a pass over held-out data)."""
 
-_BATCH = 12
-_CANDIDATES_PER_ASK = 64
-_FRUITLESS_ASKS = 40
-_SMALL_SPACE = 10_000
-"""Spaces up to this size are walked through to the end where a searcher has nothing new to offer."""
+class Judged(Protocol):
+    """What a subnet is worth; `stopped`: estimated, since a rival that costs no more was surely better."""
 
-_DESCENT_ROUNDS = 60
-_DESCENT_WIDTH = 200
+    @property
+    def quality(self) -> Quality: ...
+    @property
+    def stopped(self) -> bool: ...
+
+
+Judge = Callable[[Sequence[Architecture], Sequence[Sequence[Architecture]]], Sequence[Judged]]
+"""Evaluates subnets, each beside its rivals: subnets known in full that cost no more in any respect."""
+
+
+class Step(Stored, frozen=True):
+    """One step of a search: a batch that was evaluated, or subnets that were chosen to be measured."""
+
+    evaluations: tuple[Evaluation, ...] = ()
+    to_measure: tuple[Architecture, ...] = ()
+
+
+class Measuring(NamedTuple):
+    """Re-measurement: `measure` measures subnets on the devices, of which `costs` knows from then on.
+
+    `at_once` subnets are measured `rounds` times over the search, and winners at its end until one keeps its promise.
+    """
+
+    measure: Callable[[Sequence[Architecture]], None]
+    at_once: int
+    rounds: int = 3
+
+
+class Scale(NamedTuple):
+    """What hypervolume is measured against: the cheapest costs and the dearest [objectives], the quality of each."""
+
+    cheapest: Floats
+    dearest: Floats
+    worst: float
+    best: float
+
+
+class Wanted(NamedTuple):
+    """What a search is to find: the front in quality and `objectives`, and the best for each set of budgets.
+
+    The first set is the loosest: what exceeds it is not looked at.
+    """
+
+    objectives: tuple[str, ...]
+    budget_sets: tuple[tuple[Budget, ...], ...]
+    evaluations: int
+    scale: Scale
+    batch: int = BATCH
 
 
 class Found(NamedTuple):
-    """What a search found: every subnet it looked at, the best that keeps the budgets, the front as indices."""
+    """What a search found: every subnet it looked at, the front as indices, a pick for each set of budgets."""
 
     evaluations: list[Evaluation]
-    winner: Evaluation
     front: list[int]
+    picks: tuple[Pick, ...]
+    trace: tuple[TracePoint, ...]
 
 
-def search(
-    space: SearchSpace,
-    searcher: Searcher,
-    budgets: Sequence[Budget],
-    costs: Costs,
-    quality: QualityOf,
-    *,
-    front_metric: str,
-    evaluations: int,
-    rng: np.random.Generator,
-    listener: ProgressListener,
-) -> Found:
-    """Spend at most `evaluations` (at least 1) quality evaluations on distinct subnets that keep the budgets.
+class Search:
+    """A search under way. `found` is what it amounts to so far, whenever it is asked."""
 
-    Ends early when the searcher has nothing new to offer that fits; of a small space every subnet that fits has been
-    looked at then. The winner is the best of the front: no other is better, and none as good is cheaper.
+    def __init__(
+        self,
+        wanted: Wanted,
+        searcher: Searcher,
+        costs: Costs,
+        judge: Judge,
+        *,
+        measuring: Measuring | None = None,
+        first: Sequence[Architecture] = (),
+        before: Sequence[Evaluation] = (),
+        keep: Callable[[Step], None] = lambda _: None,
+        listener: ProgressListener,
+    ) -> None:
+        """
+        Args:
+            first: looked at before the searcher is asked: some that keep budgets which hardly a draw would keep.
+            before: evaluations of earlier searches: they teach, they may win, and they are not counted.
+        """
+        self._wanted, self._searcher, self._costs, self._judge = wanted, searcher, costs, judge
+        self._measuring, self._keep, self._listener = measuring, keep, listener
+        self._evaluations = [msgspec.structs.replace(one, batch=-1) for one in before]
+        self._before = len(before)
+        self._first = {one.id: one for one in first}
+        self._measured: set[str] = set()
+        self._rounds = 0
+        self._batches = 0
+        self._price_anew()
 
-    Raises:
-        InfeasibleError: no subnet keeps the budgets; names the nearest one and what would have to give.
-    """
-    if evaluations < 1:
-        raise ValueError("a search takes at least one evaluation")
-    seen: set[str] = set()
-    done: list[Evaluation] = []
-    pending = [fitting(space, budgets, costs, rng)]
-    seen.add(pending[0].id)
-    fruitless = 0
-    while len(done) < evaluations:
-        if not pending:
-            fitted = _that_fit(distinct(searcher.ask(_CANDIDATES_PER_ASK), seen), budgets, costs)
-            pending = fitted[:_BATCH]
-            seen -= {architecture.id for architecture in fitted[_BATCH:]}
-            fruitless = 0 if pending else fruitless + 1
-            if fruitless > _FRUITLESS_ASKS and space.size() <= _SMALL_SPACE:
-                pending = _that_fit(distinct(space.enumerate(), seen), budgets, costs)
-            if fruitless > _FRUITLESS_ASKS and not pending:
+    # -- going on -----------------------------------------------------------------------------------------------
+
+    def replay(self, steps: Sequence[Step]) -> None:
+        """Take up a search that was stopped, where it was."""
+        for step in steps:
+            self._evaluations.extend(step.evaluations)
+            self._batches += bool(step.evaluations)
+            if step.to_measure:
+                self._rounds += 1
+                self._measure(step.to_measure)
+        self._price_anew()
+
+    def run(self) -> None:
+        """Search to the end: until the evaluations are spent, or the searcher has nothing new that fits."""
+        wanted = self._wanted
+        if not self._batches and self._first:
+            self._look_at(list(self._first.values())[: wanted.evaluations])
+        while self._spent < wanted.evaluations:
+            self._measure_if_due()
+            asked = self._searcher.ask(min(wanted.batch, wanted.evaluations - self._spent))
+            if not asked:
                 break
-            continue
-        architecture = pending.pop(0)
-        evaluation = Evaluation(
-            architecture=architecture,
-            quality=quality(architecture),
-            costs=costs([architecture])[0],
-            feasible=True,
+            self._look_at(asked)
+        self._confirm()
+
+    @property
+    def _spent(self) -> int:
+        return len(self._evaluations) - self._before
+
+    def _look_at(self, asked: Sequence[Architecture]) -> None:
+        costs = self._costs(asked)
+        judged = self._judge(asked, [self._rivals(cost) for cost in costs])
+        fresh = [
+            Evaluation(
+                architecture=architecture,
+                quality=one.quality,
+                costs=cost,
+                feasible=violation(cost, self._wanted.budget_sets[0]) == 0,
+                stopped=one.stopped,
+                batch=self._batches,
+            )
+            for architecture, cost, one in zip(asked, costs, judged, strict=True)
+        ]
+        self._batches += 1
+        self._evaluations.extend(fresh)
+        self._keep(Step(evaluations=tuple(fresh)))
+        self._tell(fresh)
+        self._listener(Progress("search", self._spent, self._wanted.evaluations, self._note()))
+
+    def _rivals(self, costs: dict[str, Cost]) -> list[Architecture]:
+        """The best known in full that cost no more in any respect that counts."""
+        names = {*self._wanted.objectives, *(budget.key for budgets in self._wanted.budget_sets for budget in budgets)}
+        cheaper = [
+            one
+            for one in self._evaluations
+            if not one.stopped and one.feasible and all(_no_dearer(one.costs[name], costs[name]) for name in names)
+        ]
+        best = sorted(cheaper, key=lambda one: (-one.quality.value, one.architecture.id))
+        return [one.architecture for one in best[:_RIVALS]]
+
+    def _tell(self, evaluations: Sequence[Evaluation]) -> None:
+        self._searcher.tell(
+            [Told(one.architecture, one.quality.value, self._objectives(one), one.feasible) for one in evaluations]
         )
-        searcher.tell(architecture, evaluation.quality.value)
-        done.append(evaluation)
-        best = max(one.quality.value for one in done)
-        listener(Progress("search", len(done), evaluations, f"best {100 * best:.1f} %"))
-    front = front_indices([one.quality.value for one in done], [one.costs[front_metric].value for one in done])
-    return Found(done, winner=done[front[-1]], front=front)
 
+    def _objectives(self, one: Evaluation) -> tuple[float, ...]:
+        return tuple(one.costs[name].value for name in self._wanted.objectives)
 
-def _that_fit(architectures: list[Architecture], budgets: Sequence[Budget], costs: Costs) -> list[Architecture]:
-    return [one for one, cost in zip(architectures, costs(architectures), strict=True) if violation(cost, budgets) == 0]
+    # -- measuring what was found -------------------------------------------------------------------------------
 
+    def _measure_if_due(self) -> None:
+        if self._measuring is None:
+            return
+        due = self._spent * (self._measuring.rounds + 1) // self._wanted.evaluations
+        if due > self._rounds:
+            self._choose_and_measure(self._worth_measuring()[: self._measuring.at_once])
 
-def fitting(space: SearchSpace, budgets: Sequence[Budget], costs: Costs, rng: np.random.Generator) -> Architecture:
-    """Some architecture that keeps all budgets: descends on the violation, starting from the extremes and random draws.
+    def _confirm(self) -> None:
+        """Measure the winners, until what wins has been measured."""
+        if self._measuring is None:
+            return
+        for _ in range(_FINAL_LOOKS):
+            picked = [self._evaluations[index].architecture for index in self._picked() if index is not None]
+            unsure = {one.id: one for one in picked if one.id not in self._measured}
+            if not unsure:
+                return
+            self._choose_and_measure(list(unsure.values()))
 
-    Raises:
-        InfeasibleError: none was found; the nearest is named with each budget it misses.
-    """
-    pool = [space.smallest(), space.middle(), space.largest(), *(space.sample(rng) for _ in range(_DESCENT_WIDTH))]
-    best: tuple[float, Architecture, Mapping[str, Cost]] | None = None
-    for _ in range(_DESCENT_ROUNDS):
-        priced = sorted(
-            (
-                (violation(cost, budgets), architecture.id, architecture, cost)
-                for architecture, cost in zip(pool, costs(pool), strict=True)
-            ),
-            key=lambda one: one[:2],
+    def _choose_and_measure(self, chosen: Sequence[Architecture]) -> None:
+        self._rounds += 1
+        self._keep(Step(to_measure=tuple(chosen)))
+        self._measure(chosen)
+        self._price_anew()
+
+    def _worth_measuring(self) -> list[Architecture]:
+        """The picks, then the front from its best on: each as long as nobody measured it."""
+        front = self._front()
+        numbers = [*(index for index in self._picked() if index is not None), *front[::-1]]
+        found = {self._evaluations[index].architecture.id: self._evaluations[index].architecture for index in numbers}
+        return [one for name, one in found.items() if name not in self._measured]
+
+    def _measure(self, chosen: Sequence[Architecture]) -> None:
+        if self._measuring is not None and chosen:
+            self._measuring.measure(chosen)
+            self._measured |= {one.id for one in chosen}
+
+    def _price_anew(self) -> None:
+        """What is known of costs has changed: of everything found, and of what the searcher was told."""
+        if not self._evaluations:
+            return
+        costs = self._costs([one.architecture for one in self._evaluations])
+        loosest = self._wanted.budget_sets[0]
+        self._evaluations = [
+            msgspec.structs.replace(one, costs=cost, feasible=violation(cost, loosest) == 0)
+            for one, cost in zip(self._evaluations, costs, strict=True)
+        ]
+        self._tell(self._evaluations)
+
+    # -- what it amounts to -------------------------------------------------------------------------------------
+
+    @property
+    def found(self) -> Found:
+        return Found(self._evaluations, self._front(), tuple(self._picks()), tuple(self._trace()))
+
+    def _front(self) -> list[int]:
+        numbers = [index for index, one in enumerate(self._evaluations) if one.feasible and not one.stopped]
+        if not numbers:
+            return []
+        costs = np.array([self._objectives(self._evaluations[index]) for index in numbers])
+        return [numbers[at] for at in front_indices([self._quality(index) for index in numbers], costs)]
+
+    def _quality(self, index: int) -> float:
+        return self._evaluations[index].quality.value
+
+    def _picked(self) -> list[int | None]:
+        """For each set of budgets the best that keeps it: of equally good ones the cheapest."""
+        picked: list[int | None] = []
+        for budgets in self._wanted.budget_sets:
+            fit = [
+                index
+                for index, one in enumerate(self._evaluations)
+                if not one.stopped and violation(one.costs, budgets) == 0
+            ]
+            best = max(fit, key=lambda index: (self._quality(index), *self._cheapness(index)), default=None)
+            picked.append(best)
+        return picked
+
+    def _cheapness(self, index: int) -> Iterator[float]:
+        return (-cost for cost in self._objectives(self._evaluations[index]))
+
+    def _picks(self) -> Iterator[Pick]:
+        for budgets, index in zip(self._wanted.budget_sets, self._picked(), strict=True):
+            yield Pick(budgets=budgets, index=index, nearest="" if index is not None else self._nearest(budgets))
+
+    def _nearest(self, budgets: tuple[Budget, ...]) -> str:
+        if not self._evaluations:
+            return "nothing was evaluated"
+        nearest = min(self._evaluations, key=lambda one: (violation(one.costs, budgets), one.architecture.id))
+        gaps = (
+            f"{spell(budget.key, nearest.costs[budget.key].upper)} where {spell(budget.key, budget.limit)} is allowed"
+            for budget in budgets
+            if nearest.costs[budget.key].upper > budget.limit
         )
-        if best is None or priced[0][0] < best[0]:
-            best = priced[0][0], priced[0][2], priced[0][3]
-        if best[0] == 0:
-            return best[1]
-        parents = [architecture for _, _, architecture, _ in priced[: _DESCENT_WIDTH // 4]]
-        children = [space.mutate(parents[int(rng.integers(len(parents)))], rng, 0.2) for _ in range(_DESCENT_WIDTH)]
-        pool = [*parents, *children]
-    if best is None:
-        raise ValueError("the descent has at least one round")
-    raise _infeasible(best[1], best[2], budgets)
+        return f"the nearest that was looked at, {nearest.architecture.id}, takes {', '.join(gaps)}"
+
+    def _trace(self) -> Iterator[TracePoint]:
+        """After each batch, with what costs are known to be now."""
+        counted = self._evaluations[self._before :]
+        ends = [n for n in range(1, len(counted) + 1) if n == len(counted) or counted[n].batch != counted[n - 1].batch]
+        for end in ends:
+            yield self._trace_point(self._evaluations[: self._before + end], end)
+
+    def _trace_point(self, evaluations: Sequence[Evaluation], spent: int) -> TracePoint:
+        known = [one for one in evaluations if one.feasible and not one.stopped]
+        if not known:
+            return TracePoint(evaluations=spent, hypervolume=0.0, best=0.0)
+        scale = self._wanted.scale
+        quality = np.array([one.quality.value for one in known])
+        costs = np.array([self._objectives(one) for one in known])
+        volume = hypervolume(
+            (quality - scale.worst) / max(scale.best - scale.worst, 1e-12),
+            (costs - scale.cheapest) / np.maximum(scale.dearest - scale.cheapest, 1e-12),
+        )
+        return TracePoint(evaluations=spent, hypervolume=volume, best=float(quality.max()))
+
+    def _note(self) -> str:
+        """Hypervolume so far, and the best for each set of budgets."""
+        sets = self._wanted.budget_sets
+        best = []
+        for budgets, index in zip(sets, self._picked(), strict=True):
+            # What all sets have in common tells none of them apart.
+            limits = [spell(one.key, one.limit) for one in budgets if not all(one in others for others in sets)]
+            under = f" under {' and '.join(limits)}" if limits else ""
+            best.append(f"{100 * self._quality(index):.1f} %{under}" if index is not None else f"none{under}")
+        volume = self._trace_point(self._evaluations, self._spent).hypervolume
+        shown = best if len(best) <= 3 else [*best[:3], "..."]
+        return f"hypervolume {volume:.3f}, best {', '.join(shown)}"
 
 
-def _infeasible(nearest: Architecture, costs: Mapping[str, Cost], budgets: Sequence[Budget]) -> InfeasibleError:
-    missed = [budget for budget in budgets if costs[budget.metric].upper > budget.limit]
-    gaps = ", ".join(
-        f"{spell(budget.metric, costs[budget.metric].upper)} where {spell(budget.metric, budget.limit)} is allowed "
-        f"({100 * (costs[budget.metric].upper / budget.limit - 1):.0f} % over)"
-        for budget in missed
-    )
-    entries = {name: (value,) if isinstance(value, int) else value for name, value in nearest.axes.items()}
-    axes = ", ".join(f"{name} {'/'.join(map(str, values))}" for name, values in entries.items())
-    return InfeasibleError(
-        "no subnet of this space keeps the budgets",
-        why=f"the nearest, {nearest.id} ({axes}), takes {gaps}",
-        hint="raise the budget, or train a space with smaller choices",
-    )
-
-
-def spell(metric: str, value: float) -> str:
-    """A cost in words a person reads: ms, MiB, parameters."""
-    if metric == "latency_s":
-        return f"{1e3 * value:.3g} ms"
-    if metric == "size_bytes":
-        return f"{value / 2**20:.3g} MiB"
-    return f"{value:,.0f} parameters"
+def _no_dearer(one: Cost, other: Cost) -> bool:
+    return one.value <= other.value and one.upper <= other.upper

@@ -1,6 +1,14 @@
 """Text in, token arrays out: reading, splitting, tokenising, masking. See README.md."""
 
-from toolchain.text.batches import TokenBatch, TrainingBatches, evaluate, evaluation_batches
+from toolchain.text.batches import (
+    Answers,
+    TokenBatch,
+    TrainingBatches,
+    answer,
+    evaluate,
+    evaluation_batches,
+    quality_of,
+)
 from toolchain.text.bleu import bleu
 from toolchain.text.catalogues import read_catalogues
 from toolchain.text.corpus import Corpus
@@ -51,6 +59,7 @@ __all__ = [
     "PAD",
     "SEP",
     "UNK",
+    "Answers",
     "Corpus",
     "Example",
     "Masked",
@@ -63,6 +72,7 @@ __all__ = [
     "TokenBatch",
     "TrainingBatches",
     "TranslationBatches",
+    "answer",
     "bleu",
     "data_digest",
     "decode_tokens",
@@ -75,6 +85,7 @@ __all__ = [
     "parse_tokenizer",
     "prepare",
     "prepare_translation",
+    "quality_of",
     "read_catalogues",
     "read_documents",
     "read_examples",

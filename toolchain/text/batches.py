@@ -24,8 +24,9 @@ _POOL_BATCHES = 16
 _VALIDATION_ITEMS = {"classify": 1000, "regress": 1000, "mlm": 256}
 """Held-out items a search looks at for each subnet: enough to rank, few enough to be quick. Tests use all."""
 
-_METRICS: dict[Task, Literal["accuracy", "masked_accuracy", "token_accuracy"]] = {
+_METRICS: dict[Task, Literal["accuracy", "masked_accuracy", "token_accuracy", "pearson"]] = {
     "classify": "accuracy",
+    "regress": "pearson",
     "mlm": "masked_accuracy",
     "translate": "token_accuracy",
 }
@@ -102,58 +103,67 @@ def evaluation_batches(split: Split, task: Task, vocabulary_size: int, *, whole:
     return [_token_batch(split, rows[start : start + 64], task, rng, vocabulary_size) for start in range(0, items, 64)]
 
 
+class Answers(NamedTuple):
+    """What was answered to one batch of n targets, and the loss summed over them.
+
+    `found` [n] holds, of a classifier of so many `classes`, the class; of tokens, whether the answer is right (bool);
+    of regression, the number (float32). The loss is cross-entropy, of regression the squared error.
+    """
+
+    found: npt.NDArray[Any]
+    loss: float
+    classes: int = 0
+
+
+def answer(predict: Callable[[_Batch], npt.NDArray[np.float32]], batch: _Batch, task: Task) -> Answers:
+    """The answers to one batch. `predict` gives logits [n, classes]; for regression one number each, [n] or [n, 1]."""
+    if task == "regress":
+        found = predict(batch).reshape(len(batch.targets))
+        return Answers(found, float(np.square(found.astype(np.float64) - batch.targets).sum()))
+    logits = predict(batch).astype(np.float64)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    chosen = shifted[np.arange(len(batch.targets)), batch.targets]
+    loss = float((np.log(np.exp(shifted).sum(axis=1)) - chosen).sum())
+    best = logits.argmax(axis=1)
+    return Answers(best, loss, logits.shape[1]) if task == "classify" else Answers(best == batch.targets, loss)
+
+
+def quality_of(answers: Sequence[Answers], batches: Sequence[_Asking], task: Task, split_name: str) -> Quality:
+    """The figures of merit of a task over all targets of the batches, from the answers to each of them.
+
+    The value is the share of right answers and the loss the mean cross-entropy; of regression they are Pearson's
+    correlation and the mean squared error. `also` holds, of classification, f1 (of the last of two labels, else
+    f1_macro) and matthews; of regression, spearman.
+    """
+    found = np.concatenate([one.found for one in answers])
+    targets = np.concatenate([batch.targets for batch in batches])
+    also: dict[str, float] = {}
+    if task == "regress":
+        value, spearman = correlations(targets.astype(np.float64), found.astype(np.float64))
+        also = {"spearman": spearman}
+    elif task == "classify":
+        value = int((found == targets).sum()) / len(targets)
+        also = classification_figures(targets, found, answers[0].classes)
+    else:
+        value = int(found.sum()) / len(targets)
+    return Quality(
+        metric=_METRICS[task],
+        value=value,
+        loss=sum(one.loss for one in answers) / len(targets),
+        n=len(targets),
+        split="test" if split_name == "test" else "validation",
+        also=also,
+    )
+
+
 def evaluate(
     predict: Callable[[_Batch], npt.NDArray[np.float32]],
     batches: Sequence[_Batch],
     task: Task,
     split_name: str,
 ) -> Quality:
-    """The figures of merit of a task over all targets of the batches.
-
-    `predict` gives logits [n, classes], and for regression one number each, [n] or [n, 1]. The value is the share of
-    right answers and the loss the mean cross-entropy; of regression they are Pearson's correlation and the mean squared
-    error. `also` holds, of classification, f1 (of the last of two labels, else f1_macro) and matthews; of regression,
-    spearman.
-    """
-    split: Literal["validation", "test"] = "test" if split_name == "test" else "validation"
-    if task == "regress":
-        return _evaluate_numbers(predict, batches, split)
-    loss, classes = 0.0, 0
-    answers: list[Ints] = []
-    for batch in batches:
-        logits = predict(batch).astype(np.float64)
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        chosen = shifted[np.arange(len(batch.targets)), batch.targets]
-        loss += float((np.log(np.exp(shifted).sum(axis=1)) - chosen).sum())
-        answers.append(logits.argmax(axis=1))
-        classes = logits.shape[1]
-    found, targets = np.concatenate(answers), np.concatenate([batch.targets for batch in batches])
-    return Quality(
-        metric=_METRICS[task],
-        value=int((found == targets).sum()) / len(targets),
-        loss=loss / len(targets),
-        n=len(targets),
-        split=split,
-        also=classification_figures(targets, found, classes) if task == "classify" else {},
-    )
-
-
-def _evaluate_numbers(
-    predict: Callable[[_Batch], npt.NDArray[np.float32]],
-    batches: Sequence[_Batch],
-    split: Literal["validation", "test"],
-) -> Quality:
-    found = np.concatenate([predict(batch).reshape(len(batch.targets)) for batch in batches]).astype(np.float64)
-    targets = np.concatenate([batch.targets for batch in batches]).astype(np.float64)
-    pearson, spearman = correlations(targets, found)
-    return Quality(
-        metric="pearson",
-        value=pearson,
-        loss=float(np.square(found - targets).mean()),
-        n=len(targets),
-        split=split,
-        also={"spearman": spearman},
-    )
+    """The figures of merit of a task over all targets of the batches: see `answer` and `quality_of`."""
+    return quality_of([answer(predict, batch, task) for batch in batches], batches, task, split_name)
 
 
 def _token_batch(split: Split, rows: Ints, task: Task, rng: np.random.Generator, vocabulary_size: int) -> TokenBatch:

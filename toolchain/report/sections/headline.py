@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from toolchain.records import Budget, BudgetOutcome, Evaluation, Manifest, Quality, SearchResult
+from toolchain.records import (
+    Budget,
+    BudgetOutcome,
+    Evaluation,
+    Manifest,
+    Quality,
+    SearchResult,
+    cost_key,
+    names_of,
+    parts_of,
+)
 from toolchain.report.blocks import Block, Fact, Facts, Paragraph, Section, Table, Tone
-from toolchain.report.evidence import keeps, latency_source, warnings
+from toolchain.report.evidence import cost_under, keeps, latency_source, warnings
 from toolchain.report.story import Story
 from toolchain.report.units import (
     amount,
     architecture_words,
+    capital,
     cost_words,
     count,
     figure,
@@ -19,11 +30,11 @@ from toolchain.report.units import (
     percent,
     quality_words,
     significant,
-    unit,
     workload_words,
 )
 
-_METRICS = ("latency_s", "size_bytes", "parameters")
+_METRICS = ("latency_s", "peak_memory_bytes", "energy_j", "size_bytes", "parameters")
+"""In the order of the columns."""
 
 
 def headline(story: Story) -> Section:
@@ -63,9 +74,10 @@ def _verdict(story: Story) -> Iterator[str]:
     elif search is not None:
         winner = search.winner
         where = f" on {search.target}" if search.target else ""
+        names = names_of(winner.costs)
         costs = "; ".join(
-            cost_words(name, cost) if name == "parameters" else f"{unit(name).name} {cost_words(name, cost)}"
-            for name, cost in winner.costs.items()
+            cost_words(key, cost) if key == "parameters" else f"{names[key]} {cost_words(key, cost)}"
+            for key, cost in winner.costs.items()
         )
         yield (
             f"Subnet {winner.architecture.id} won the search{where}: {quality_words(winner.quality)}; {costs}. "
@@ -93,18 +105,18 @@ def _budget_words(story: Story) -> Iterator[tuple[str, bool]]:
             yield "No budget was set.", True
     elif story.search is not None:
         for budget in story.search.budgets:
-            kept = keeps(story.search.winner, budget)
-            if kept is None:
+            cost = cost_under(story.search.winner, budget)
+            if cost is None:
                 yield f"Budget of {_limit(budget)}: not known, the search has no such cost of the winner.", False
                 continue
-            cost = story.search.winner.costs[budget.metric]
+            kept = cost.upper <= budget.limit
             word = "met" if kept else "missed"
-            yield f"Budget of {_limit(budget)}: {word}, with {cost_words(budget.metric, cost)}.", kept
+            yield f"Budget of {_limit(budget)}: {word}, with {cost_words(budget.key, cost)}.", kept
 
 
 def _outcome_words(outcome: BudgetOutcome) -> str:
     budget = outcome.budget
-    took = f"{amount(budget.metric, outcome.value)} {outcome.source}"
+    took = f"{amount(budget.key, outcome.value)} {outcome.source}"
     if budget.limit <= 0:
         return f"Budget of {_limit(budget)}: {'met' if outcome.met else 'missed'}, with {took}."
     left = 1 - outcome.value / budget.limit
@@ -114,8 +126,8 @@ def _outcome_words(outcome: BudgetOutcome) -> str:
 
 def _limit(budget: Budget) -> str:
     where = f" on {budget.target}" if budget.target else ""
-    name = "" if budget.metric == "parameters" else f"{unit(budget.metric).name} "
-    return f"{name}at most {amount(budget.metric, budget.limit)}{where}"
+    name = "" if budget.metric == "parameters" else f"{names_of([budget.key])[budget.key]} "
+    return f"{name}at most {amount(budget.key, budget.limit)}{where}"
 
 
 def _comparison_words(story: Story) -> Iterator[str]:
@@ -180,9 +192,8 @@ def _facts_of_bundle(manifest: Manifest) -> list[Fact]:
 
 def _facts_of_search(search: SearchResult) -> list[Fact]:
     winner = search.winner
-    facts = [
-        Fact(unit(name).name.capitalize(), figure(name, cost.value), cost.source) for name, cost in winner.costs.items()
-    ]
+    names = names_of(winner.costs)
+    facts = [Fact(capital(names[key]), figure(key, cost.value), cost.source) for key, cost in winner.costs.items()]
     if search.budgets:
         met = all(keeps(winner, budget) for budget in search.budgets)
         facts.append(Fact("Budgets", "met" if met else "missed", "in the search", _tone(met)))
@@ -202,26 +213,60 @@ def _tone(good: bool) -> Tone:
 def _comparison(story: Story) -> Table:
     rows: list[tuple[str, ...]] = []
     manifest, search = story.manifest, story.search
+    columns = _columns(story)
     if manifest is not None:
-        latency = f"{measured_ms(manifest.latency.median_s, manifest.latency.half_width_s)} {latency_source(manifest)}"
-        size = f"{amount('size_bytes', manifest.artifact.size_bytes)} counted"
-        counted = f"{count(manifest.artifact.parameters)} counted"
-        rows.append(("Shipped file", *_with_quality(manifest.quality, latency, size, counted)))
+        rows.append(("Shipped file", *_with_quality(manifest.quality, [_shipped(manifest, key) for key in columns])))
     if search is not None:
         for name, seen in (("Winner", search.winner), ("Largest", search.largest), ("Smallest", search.smallest)):
-            rows.append((f"{name}, in the search", *_with_quality(seen.quality, *_cost_cells(seen))))
+            rows.append((f"{name}, in the search", *_with_quality(seen.quality, _cost_cells(seen, columns))))
     else:
         for key, quality in story.checkpoint.metrics.items():
-            rows.append((f"{key.capitalize()}, after training", *_with_quality(quality, "–", "–", "–")))
+            rows.append((f"{key.capitalize()}, after training", *_with_quality(quality, ["–"] * len(columns))))
     baseline = _trivial(story)
     if baseline is not None:
-        rows.append(("Trivial baseline", percent(baseline[0]), "–", "–", "–", baseline[1]))
+        rows.append(("Trivial baseline", percent(baseline[0]), *["–"] * len(columns), baseline[1]))
+    names = names_of(columns)
+    head = ("Latency (p50)" if names[key] == "latency" else capital(names[key]) for key in columns)
     return Table(
         "The winner beside the rest of its supernet",
-        ("Model", "Quality", "Latency (p50)", "Size", "Parameters", "Quality of"),
+        ("Model", "Quality", *head, "Quality of"),
         rows,
-        numbers=frozenset({1, 2, 3, 4}),
+        numbers=frozenset(range(1, 2 + len(columns))),
     )
+
+
+def _columns(story: Story) -> list[str]:
+    """The costs of the table by their keys: what the search knew, and what is known of every shipped file."""
+    found: dict[str, None] = {}
+    if story.search is not None:
+        for seen in (story.search.winner, story.search.largest, story.search.smallest):
+            found |= dict.fromkeys(seen.costs)
+    if story.manifest is not None and "latency_s" not in found:
+        found.setdefault(cost_key("latency_s", story.manifest.target))
+    elif not any(parts_of(key).metric == "latency_s" for key in found):
+        found.setdefault("latency_s")
+    found |= {"size_bytes": None, "parameters": None}
+    known = [key for key in found if parts_of(key).metric in _METRICS]
+    return sorted(known, key=lambda key: _METRICS.index(parts_of(key).metric))
+
+
+def _shipped(manifest: Manifest, key: str) -> str:
+    """What the shipped file takes of one cost; a dash where that was not measured, or on another device."""
+    metric, percentile, target = parts_of(key)
+    if metric in ("size_bytes", "parameters"):
+        counted = manifest.artifact.size_bytes if metric == "size_bytes" else manifest.artifact.parameters
+        return f"{figure(metric, counted)} counted"
+    latency, source = manifest.latency, latency_source(manifest)
+    if target not in (None, manifest.target):
+        return "–"
+    if metric == "latency_s" and percentile == 50:
+        return f"{measured_ms(latency.median_s, latency.half_width_s)} {source}"
+    budgeted = {outcome.budget.key: outcome.value for outcome in manifest.budgets}
+    value = {
+        "latency_s": latency.p90_s if percentile == 90 else latency.p99_s,
+        "peak_memory_bytes": manifest.peak_memory_bytes,
+    }.get(metric, budgeted.get(key))
+    return "–" if value is None else f"{figure(key, value)} {source}"
 
 
 def _trivial(story: Story) -> tuple[float, str] | None:
@@ -232,14 +277,11 @@ def _trivial(story: Story) -> tuple[float, str] | None:
     return None if share is None else (share, "always the commonest label")
 
 
-def _with_quality(quality: Quality, *costs: str) -> tuple[str, ...]:
+def _with_quality(quality: Quality, costs: Sequence[str]) -> tuple[str, ...]:
     """The cells of one model: its quality, what it costs, and what the quality is of."""
     return percent(quality.value), *costs, f"{metric_name(quality)}, {count(quality.n)} {quality.split} items"
 
 
-def _cost_cells(seen: Evaluation) -> tuple[str, ...]:
-    cells = []
-    for metric in _METRICS:
-        cost = seen.costs.get(metric)
-        cells.append("–" if cost is None else f"{figure(metric, cost.value)} {cost.source}")
-    return tuple(cells)
+def _cost_cells(seen: Evaluation, columns: Sequence[str]) -> list[str]:
+    found = [(key, seen.costs.get(key)) for key in columns]
+    return ["–" if cost is None else f"{figure(key, cost.value)} {cost.source}" for key, cost in found]

@@ -1,10 +1,10 @@
-"""How far the latency predictor can be trusted: what it said of rows it had not seen, beside what they took."""
+"""How far the predictor can be trusted: what it said of rows it had not seen, beside what they took."""
 
 from __future__ import annotations
 
 import math
 
-from toolchain.records import PredictorInfo
+from toolchain.records import PredictorInfo, Quantity
 from toolchain.report.blocks import Block, Fact, Facts, Figure, LegendEntry, Paragraph, Section, Table
 from toolchain.report.charts import Axis, Chart, Spot, area_swatch, line_swatch, mark_swatch
 from toolchain.report.story import Story
@@ -14,37 +14,36 @@ _BAND = 0.1
 _MANY = 300
 _WORST = 10
 _LISTED = 300
-_MS = unit("latency_s").axis_scale
 
 
 def predictor(story: Story) -> Section:
     """Error figures, a scatter of predicted against measured with its band of ±10 %, and the rows it missed most."""
-    title = "The latency predictor"
     info = story.predictor
     if info is None:
         words = "No predictor was fitted: costs are counted or measured, or the search has not been run."
-        return Section("predictor", title, [Paragraph(words)])
+        return Section("predictor", "The latency predictor", [Paragraph(words)])
+    title, key = f"The {unit(info.quantity.name).name} predictor", info.quantity.name
     rows = [row for row in info.points if row[1] > 0 and math.isfinite(row[1]) and math.isfinite(row[2])]
     blocks: list[Block] = [Paragraph(_summary(info)), Facts(_figures(info))]
     if not rows:
         blocks.append(Paragraph("No held-out row was kept, so there is no chart."))
     elif len(rows) == 1:
-        blocks.append(Paragraph(f"A single row was held out, so there is no chart: {_tooltip(rows[0])}."))
+        blocks.append(Paragraph(f"A single row was held out, so there is no chart: {_tooltip(rows[0], key)}."))
     else:
-        blocks.append(_figure(rows))
+        blocks.append(_figure(rows, info.quantity))
     if rows:
         worst = sorted(rows, key=lambda row: -abs(_error(row)))
-        blocks.append(_table(f"The {min(_WORST, len(rows))} rows it missed most", worst[:_WORST]))
+        blocks.append(_table(f"The {min(_WORST, len(rows))} rows it missed most", worst[:_WORST], key))
     if len(rows) > _WORST:
         listed = worst[:_LISTED]
         caption = f"{'All' if len(listed) == len(rows) else 'The worst'} {count(len(listed))} held-out rows"
-        blocks.append(_table(caption, listed, folded=True))
+        blocks.append(_table(caption, listed, key, folded=True))
     return Section("predictor", title, blocks)
 
 
 def _summary(info: PredictorInfo) -> str:
     return (
-        f"A {info.model.kind} model of {count(len(info.features))} features predicts the latency (p50) "
+        f"A {info.model.kind} model of {count(len(info.features))} features predicts the {info.quantity.words} "
         f"on {info.target} with "
         f"{workload_words(info.workload)}. Its errors are those on measured rows it had not seen. "
         f"{percent(info.coverage)} of them lie within about ±{percent(info.interval)} of what was predicted."
@@ -59,29 +58,31 @@ def _remarks(info: PredictorInfo) -> str:
     others = sum(one.kind != "outlier-block" for one in info.findings)
     words += f" Shifts, drift or outliers in it: {count(others)} (mostool predict --check)." if others else ""
     if info.source != "measured":
-        words += f" The latencies it was fitted on are {info.source}."
+        words += f" The rows it was fitted on are {info.source}."
     if info.transfer is not None and info.transfer.used:
         words += f" It leans on the table of {info.transfer.target}."
     return words
 
 
 def _figures(info: PredictorInfo) -> list[Fact]:
-    error = info.error
+    error, took = info.error, f"of the measured {unit(info.quantity.name).name}"
     return [
-        Fact("Mean error (MAPE)", percent(error.mape), "of the measured latency"),
+        Fact("Mean error (MAPE)", percent(error.mape), took),
         Fact("Within ±10 %", percent(error.within_10pct), "of the held-out rows"),
         Fact("Kendall's tau", significant(error.kendall_tau), "1 is the right order throughout"),
-        Fact("Worst error", percent(error.worst), "of the measured latency"),
+        Fact("Worst error", percent(error.worst), took),
         Fact("Held-out rows", count(error.n), "n"),
     ]
 
 
-def _figure(rows: list[tuple[str, float, float]]) -> Figure:
-    both = [value / _MS for _, measured, predicted in rows for value in (measured, predicted)]
+def _figure(rows: list[tuple[str, float, float]], quantity: Quantity) -> Figure:
+    key = quantity.name
+    name, scale, symbol = unit(key).name, unit(key).axis_scale, unit(key).symbol
+    both = [value / scale for _, measured, predicted in rows for value in (measured, predicted)]
     chart = Chart(
-        "Predicted against measured latency",
-        Axis.around(both, "measured latency (p50), ms"),
-        Axis.around(both, "predicted latency, ms"),
+        f"Predicted against measured {name}",
+        Axis.around(both, f"measured {quantity.words}, {symbol}"),
+        Axis.around(both, f"predicted {name}, {symbol}"),
     )
     low, high = chart.x.low, chart.x.high
     chart.area(_band(low, high), "band")
@@ -92,16 +93,16 @@ def _figure(rows: list[tuple[str, float, float]]) -> Figure:
         off = abs(_error(row)) > _BAND
         outside += off
         if off:
-            chart.point((row[1] / _MS, row[2] / _MS), "off", _tooltip(row), "cross", radius)
+            chart.point((row[1] / scale, row[2] / scale), "off", _tooltip(row, key), "cross", radius)
         else:
-            chart.point((row[1] / _MS, row[2] / _MS), "guess", _tooltip(row), "circle", radius)
+            chart.point((row[1] / scale, row[2] / scale), "guess", _tooltip(row, key), "circle", radius)
     legend = [
         LegendEntry(mark_swatch("guess"), f"within ±10 % ({count(len(rows) - outside)})"),
         LegendEntry(mark_swatch("off", "cross"), f"further off ({count(outside)})"),
         LegendEntry(line_swatch("equal"), "predicted = measured"),
         LegendEntry(area_swatch("band"), "±10 %"),
     ]
-    caption = "Predicted against measured latency of the held-out rows. Above the line the prediction was too slow."
+    caption = f"Predicted against measured {name} of the held-out rows. Above the line the prediction was too high."
     return Figure(chart.svg(), caption, legend)
 
 
@@ -117,20 +118,17 @@ def _error(row: tuple[str, float, float]) -> float:
     return row[2] / row[1] - 1
 
 
-def _tooltip(row: tuple[str, float, float]) -> str:
+def _tooltip(row: tuple[str, float, float], key: str) -> str:
     name, measured, predicted = row
-    return (
-        f"{name}: {amount('latency_s', measured)} measured, {amount('latency_s', predicted)} predicted "
-        f"({_signed(_error(row))})"
-    )
+    return f"{name}: {amount(key, measured)} measured, {amount(key, predicted)} predicted ({_signed(_error(row))})"
 
 
 def _signed(error: float) -> str:
     return f"{'+' if error >= 0 else '−'}{percent(abs(error))}"
 
 
-def _table(caption: str, rows: list[tuple[str, float, float]], *, folded: bool = False) -> Table:
-    cells = [(row[0], amount("latency_s", row[1]), amount("latency_s", row[2]), _signed(_error(row))) for row in rows]
+def _table(caption: str, rows: list[tuple[str, float, float]], key: str, *, folded: bool = False) -> Table:
+    cells = [(row[0], amount(key, row[1]), amount(key, row[2]), _signed(_error(row))) for row in rows]
     return Table(
         caption, ("Subnet", "Measured", "Predicted", "Error"), cells, frozenset({1, 2, 3}), frozenset({0}), folded
     )

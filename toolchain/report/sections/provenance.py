@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from toolchain.records import Data, Environment
+from toolchain.records import Data, Environment, names_of
 from toolchain.report.blocks import Block, Paragraph, Points, Section, Table
 from toolchain.report.evidence import latency_source, warnings
 from toolchain.report.story import Story
-from toolchain.report.units import amount, count, percent, significant, unit
+from toolchain.report.units import amount, capital, count, percent, significant
 
 Row = tuple[str, ...]
 
@@ -44,10 +44,10 @@ def _sources(story: Story) -> Iterator[Row]:
             yield "Latency expected before export", "predicted"
     if story.search is not None:
         everyone = (story.search.winner, story.search.smallest, story.search.largest, *story.search.evaluations)
-        seen = sorted({(metric, cost.source) for each in everyone for metric, cost in each.costs.items()})
-        for metric in dict.fromkeys(metric for metric, _ in seen):
-            words = ", ".join(source for name, source in seen if name == metric)
-            yield f"{unit(metric).name.capitalize()} in the search", words
+        seen = sorted({(key, cost.source) for each in everyone for key, cost in each.costs.items()})
+        for key, name in names_of(key for key, _ in seen).items():
+            words = ", ".join(source for other, source in seen if other == key)
+            yield f"{capital(name)} in the search", words
         splits = ", ".join(sorted({each.quality.split for each in everyone}))
         yield "Quality in the search", f"measured inside the supernet, {splits} split"
     if story.predictor is not None:
@@ -77,6 +77,9 @@ def _digests(story: Story) -> Iterator[Row]:
     if search is not None:
         yield "Checkpoint searched", search.checkpoint_sha256
         yield "Predictor used by the search", search.predictor_sha256 or "none"
+        if len(search.devices) > 1:
+            for device in search.devices:
+                yield f"Predictor of {device.target} ({device.source})", device.predictor_sha256
     if manifest is not None:
         artifact = manifest.artifact
         yield "Checkpoint shipped", manifest.checkpoint_sha256
@@ -107,8 +110,9 @@ def _settings(story: Story) -> Iterator[Row]:
         search = story.search
         yield "Searched", search.created_at.isoformat()
         yield "Searcher and seed of the search", f"{search.searcher}, {search.seed}"
+        names = names_of(budget.key for budget in search.budgets)
         for budget in search.budgets:
-            yield f"Budget: {unit(budget.metric).name}", f"at most {amount(budget.metric, budget.limit)}"
+            yield f"Budget: {names[budget.key]}", f"at most {amount(budget.key, budget.limit)}"
     if story.manifest is not None:
         artifact = story.manifest.artifact
         yield "Built by", f"{artifact.recipe}, {artifact.format} opset {artifact.opset}, {artifact.precision}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from toolchain.arrays import AxisArrays, Floats
 from toolchain.errors import unknown_name
-from toolchain.records import Mixture, Workload
+from toolchain.records import FilePrecision, Mixture, Workload
 from toolchain.space import Architecture, SearchSpace
 
 if TYPE_CHECKING:
@@ -41,6 +41,33 @@ class Declaration(Protocol):
         The first is `pass`, all ones. A latency model gives each a cost, so a kind of work stands alone where devices
         may differ in what it costs them.
         """
+        ...
+
+    def counts(self, space: SearchSpace, arrays: AxisArrays) -> dict[str, Floats]:
+        """`parameters` of each of these architectures, as the function of that name counts, and `weight_bytes`: [n].
+
+        The bytes are those of the weights in the file that would ship; the graph around them is not counted.
+        """
+        ...
+
+    # Precision: further axes of a space, which the file honours and the supernet never sees.
+
+    def with_bits(self, space: SearchSpace) -> SearchSpace:
+        """The space with the precision of its weights as further axes; UsageError where there is nothing to choose."""
+        ...
+
+    def without_bits(self, architecture: Architecture) -> Architecture: ...
+
+    def has_bits(self, architecture: Architecture) -> bool: ...
+
+    def at_bits(self, architecture: Architecture, bits: int) -> Architecture:
+        """The architecture with every weight matrix at 8 or at 32 bits."""
+        ...
+
+    def precision(self, architecture: Architecture) -> FilePrecision: ...
+
+    def int8_modules(self, architecture: Architecture) -> frozenset[str]:
+        """The paths of the modules whose weights its file stores and multiplies as int8."""
         ...
 
 

@@ -5,6 +5,9 @@ Axes: `depth`; per layer `hidden` (the width the layer works at), `heads` and `f
 Fixed sizes: `width` (of the backbone between the layers), `head_width` (0: hidden / heads, as in SuperShaper) and, for
 a pretrained checkpoint that asks for it, `norm_epsilon_exponent` (12: layer norms add 1e-12 to the variance); `resolve`
 adds `vocabulary_size`, `maximum_length` and `labels` (0: masked-word head).
+
+`with_bits` adds axes for how a file stores and multiplies the weights: 8 (int8) or 32 (fp32). The supernet knows
+nothing of them.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import numpy as np
 
 from toolchain.arrays import AxisArrays, Floats
 from toolchain.errors import UsageError, unknown_name
-from toolchain.records import Workload
+from toolchain.records import FilePrecision, Workload
 from toolchain.space import Architecture, Axis, SearchSpace
 
 
@@ -181,13 +184,126 @@ def parameters(space: SearchSpace, architecture: Architecture) -> int:
     return total + ((width + 1) * labels if labels else 2 * width + vocabulary)
 
 
+# -- precision: how a file stores and multiplies the weights ----------------------------------------------------------
+
+_BITS = (8, 32)
+_NETWORK_BITS = ("embedding_bits", "head_bits")
+_LAYER_BITS: Mapping[str, tuple[str, ...]] = {
+    "attention_bits": ("links.{}", *(f"blocks.{{}}.{name}" for name in ("query", "key", "value", "output"))),
+    "ffn_bits": ("blocks.{}.fc1", "blocks.{}.fc2"),
+}
+"""The modules of layer number {} that an axis speaks of."""
+_BITS_AXES = (*_NETWORK_BITS, *_LAYER_BITS)
+
+
+def with_bits(space: SearchSpace) -> SearchSpace:
+    """The space with, as further axes, the bits of the word embedding, of the head and of each layer's two halves.
+
+    A space that is narrowed to one architecture is widened again: latencies are the same whoever is trained.
+    """
+    axes = (
+        *(Axis(name, _BITS) for name in _NETWORK_BITS),
+        *(Axis(name, _BITS, per="depth") for name in _LAYER_BITS),
+    )
+    return msgspec.structs.replace(space, name=f"{space.name}-bits", axes=space.axes + axes, point=None)
+
+
+def without_bits(architecture: Architecture) -> Architecture:
+    """The architecture that the supernet knows."""
+    kept = {name: value for name, value in architecture.axes.items() if name not in _BITS_AXES}
+    return Architecture(architecture.family, kept)
+
+
+def has_bits(architecture: Architecture) -> bool:
+    return any(name in architecture.axes for name in _BITS_AXES)
+
+
+def at_bits(architecture: Architecture, bits: int) -> Architecture:
+    """The architecture with every weight matrix at so many bits: 8 or 32."""
+    layers_of_it = (bits,) * architecture.number("depth")
+    chosen = dict.fromkeys(_NETWORK_BITS, bits) | dict.fromkeys(_LAYER_BITS, layers_of_it)
+    return Architecture(architecture.family, without_bits(architecture).axes | chosen)
+
+
+def precision(architecture: Architecture) -> FilePrecision:
+    """What its file is: int8 where every weight matrix is, mixed where some are."""
+    if not has_bits(architecture) or architecture == at_bits(architecture, 32):
+        return "fp32"
+    return "int8" if architecture == at_bits(architecture, 8) else "mixed"
+
+
+def int8_modules(architecture: Architecture) -> frozenset[str]:
+    """The modules (by their paths in the subnet) whose weights are int8; position embeddings and norms never are."""
+    if not has_bits(architecture):
+        return frozenset()
+    found = {"word"} if architecture.number("embedding_bits") == 8 else set()
+    if architecture.number("head_bits") == 8:
+        found |= {"head", "head.dense", "head.labels"}
+    for axis, modules in _LAYER_BITS.items():
+        for number, bits in enumerate(architecture.layers(axis)):
+            found |= {module.format(number) for module in modules if bits == 8}
+    return frozenset(found)
+
+
+# -- many architectures at once ----------------------------------------------------------------------------------------
+
+
+class _Sizes(NamedTuple):
+    """The widths of these architectures, [n] or [n, layers]; 0 where there is no such layer."""
+
+    embedding: Floats
+    hidden: Floats
+    entering: Floats
+    attention: Floats
+    ffn: Floats
+    last: Floats
+
+    @classmethod
+    def of(cls, space: SearchSpace, arrays: AxisArrays) -> _Sizes:
+        depth, hidden = arrays["depth"], arrays["hidden"]
+        embedding = arrays.get("embedding", np.full(len(depth), float(space.fixed["width"])))
+        head_width = space.fixed["head_width"]
+        attention = arrays["heads"] * head_width if head_width else hidden
+        entering = np.concatenate([embedding[:, None], hidden[:, :-1]], axis=1) * (hidden > 0)
+        last = hidden[np.arange(len(depth)), depth.astype(np.intp) - 1]
+        return cls(embedding, hidden, entering, attention, arrays["ffn"], last)
+
+
+def counts(space: SearchSpace, arrays: AxisArrays) -> dict[str, Floats]:
+    """`parameters` as that function counts them, and the `weight_bytes` a file stores them in: [n] each.
+
+    An fp32 number takes four bytes; an int8 one takes one, and each row of its matrix four more for the scale.
+    """
+    embedding, hidden, entering, attention, ffn, last = _Sizes.of(space, arrays)
+    vocabulary, labels = space.fixed["vocabulary_size"], space.fixed["labels"]
+    matrices = {  # of each layer: the numbers in its matrices, and their rows
+        "attention_bits": (hidden * (entering + 4 * attention), 2 * hidden + 3 * attention),
+        "ffn_bits": (2 * hidden * ffn, ffn + hidden),
+    }
+    numbers = (vocabulary + space.fixed["maximum_length"] + 2) * embedding + 4 * hidden.sum(axis=1)
+    numbers += sum((inside + rows).sum(axis=1) for inside, rows in matrices.values())
+    numbers += (last + 1) * embedding + ((embedding + 1) * labels if labels else 2 * embedding + vocabulary)
+    found = {"parameters": numbers, "weight_bytes": 4 * numbers}
+    if "head_bits" in arrays:
+        looked_up, head = arrays["embedding_bits"] == 8, arrays["head_bits"] == 8
+        saved = sum(
+            ((3 * inside - 4 * rows) * (arrays[axis] == 8)).sum(axis=1) for axis, (inside, rows) in matrices.items()
+        )
+        saved += embedding * (3 * last - 4) * head + labels * (3 * embedding - 4) * head
+        saved += vocabulary * (3 * embedding - 4) * looked_up
+        if not labels:  # the decoder reads the table as that is stored, or else an int8 copy of its own
+            saved -= vocabulary * (embedding + 4) * (head & ~looked_up)
+        found["weight_bytes"] = found["weight_bytes"] - saved
+    return found
+
+
 BLOCKS: Mapping[str, tuple[str, ...]] = {
-    "embedding": ("pass",),
+    "embedding": ("pass", "embedding_int8"),
     "layers": (
-        *("layers", "heads", "dense", "dense_read", "dense_written"),
+        *("layers", "heads", "dense", "dense_int8", "dense_read", "dense_written", "quantised", "int8_layers"),
         *("attention", "softmax", "activation", "normalisation"),
     ),
-    "head": ("head", "decoder"),
+    "head": ("head", "head_int8", "decoder", "decoder_int8"),
 }
 """Which of the features belong to which block; what a pass takes whatever its layers counts as the embedding."""
 
@@ -196,24 +312,22 @@ def features(space: SearchSpace, arrays: AxisArrays, workload: Workload) -> dict
     """What one pass takes, in millions of multiply-adds or of numbers touched, by kind of work: each [n].
 
     A dense layer costs its multiply-adds, and what it reads and writes besides: on small layers that is what counts.
-    Where nobody told the vocabulary it counts as one word: the feature keeps its shape.
+    Where nobody told the vocabulary it counts as one word: the feature keeps its shape. In a space with bits, int8
+    multiply-adds are a kind of work of their own, and so are the numbers that are quantised for them.
     """
     tokens = workload.batch * workload.sequence_length
     pairs = tokens * workload.sequence_length
-    depth, hidden, heads, ffn = (arrays[name] for name in ("depth", "hidden", "heads", "ffn"))
-    embedding = arrays.get("embedding", np.full(len(depth), float(space.fixed["width"])))
-    head_width = space.fixed["head_width"]
-    attention = heads * head_width if head_width else hidden
-    entering = np.concatenate([embedding[:, None], hidden[:, :-1]], axis=1) * (hidden > 0)
-    last = hidden[np.arange(len(depth)), depth.astype(np.intp) - 1]
+    depth, heads = arrays["depth"], arrays["heads"]
+    embedding, hidden, entering, attention, ffn, last = _Sizes.of(space, arrays)
     answered = workload.batch if space.fixed.get("labels") else tokens
     answers = space.fixed.get("labels") or space.fixed.get("vocabulary_size") or 1
     million = 1e-6
-    return {
+    in_attention, in_ffn = hidden * (entering + 4 * attention), 2 * hidden * ffn
+    found = {
         "pass": np.ones(len(depth)),
         "layers": depth,
         "heads": heads.sum(axis=1),
-        "dense": million * tokens * (hidden * (entering + 4 * attention + 2 * ffn)).sum(axis=1),
+        "dense": million * tokens * (in_attention + in_ffn).sum(axis=1),
         "dense_read": million * tokens * (entering + 4 * hidden + attention + ffn).sum(axis=1),
         "dense_written": million * tokens * (3 * hidden + 3 * attention + ffn).sum(axis=1),
         "attention": million * pairs * 2 * attention.sum(axis=1),
@@ -222,4 +336,23 @@ def features(space: SearchSpace, arrays: AxisArrays, workload: Workload) -> dict
         "normalisation": million * tokens * (embedding + 2 * hidden.sum(axis=1)),
         "head": million * answered * last * embedding,
         "decoder": million * answered * answers * embedding,
+    }
+    if "head_bits" not in arrays:
+        return found
+    attending, feeding = arrays["attention_bits"] == 8, arrays["ffn_bits"] == 8
+    head = arrays["head_bits"] == 8
+    int8 = million * tokens * (in_attention * attending + in_ffn * feeding).sum(axis=1)
+    read = (entering + hidden + attention) * attending + (hidden + ffn) * feeding
+    quantised = million * tokens * read.sum(axis=1) + million * answered * (last + embedding) * head
+    return {
+        **found,
+        "dense": found["dense"] - int8,
+        "head": found["head"] * ~head,
+        "decoder": found["decoder"] * ~head,
+        "dense_int8": int8,
+        "head_int8": found["head"] * head,
+        "decoder_int8": found["decoder"] * head,
+        "quantised": quantised,
+        "int8_layers": attending.sum(axis=1) + feeding.sum(axis=1) + 0.0,
+        "embedding_int8": million * tokens * embedding * (arrays["embedding_bits"] == 8),
     }

@@ -10,14 +10,14 @@ it, so their number changes no weight's shape); `resolve` adds `vocabulary_size`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn, TypeVar
 
 import msgspec
 import numpy as np
 
 from toolchain.arrays import AxisArrays, Floats
 from toolchain.errors import UsageError, unknown_name
-from toolchain.records import Workload
+from toolchain.records import FilePrecision, Workload
 from toolchain.space import Architecture, Axis, SearchSpace
 
 
@@ -93,6 +93,9 @@ SPACES: Mapping[str, SearchSpace] = {
         ),
     )
 }
+
+_Number = TypeVar("_Number", int, Floats)
+"""Counted for one architecture, or for many at once."""
 
 _NETWORK_AXES = ("encoder_embedding", "decoder_embedding", "encoder_depth", "decoder_depth")
 _LAYER_AXES = {
@@ -196,12 +199,60 @@ def parameters(space: SearchSpace, architecture: Architecture) -> int:
     return total
 
 
-def _attention(width: int, read: int, attention: int) -> int:
+def _attention(width: _Number, read: _Number, attention: int) -> _Number:
     return (width + 1) * attention + 2 * (read + 1) * attention + (attention + 1) * width
 
 
 def _feed_forward(width: int, ffn: int) -> int:
     return (width + 1) * ffn + (ffn + 1) * width
+
+
+def counts(space: SearchSpace, arrays: AxisArrays) -> dict[str, Floats]:
+    """`parameters` as that function counts them, and the `weight_bytes` a file would store them in: [n] each."""
+    encoder, decoder = arrays["encoder_embedding"], arrays["decoder_embedding"]
+    below, above = arrays["encoder_depth"], arrays["decoder_depth"]
+    attention = space.fixed["attention"]
+    numbers = space.fixed["vocabulary_size"] * np.maximum(encoder, decoder)
+    numbers = numbers + below * (_attention(encoder, encoder, attention) + 5 * encoder)
+    numbers += (2 * encoder + 1) * arrays["encoder_ffn"].sum(axis=1)
+    reading = _attention(decoder, decoder, attention) + _attention(decoder, encoder, attention)
+    numbers += above * (reading + 7 * decoder) + (2 * decoder + 1) * arrays["decoder_ffn"].sum(axis=1)
+    return {"parameters": numbers, "weight_bytes": 4 * numbers}
+
+
+# -- precision: none yet -----------------------------------------------------------------------------------------------
+
+
+def with_bits(space: SearchSpace) -> NoReturn:
+    """Raises UsageError: there are no files whose precision could be chosen."""
+    raise UsageError(
+        "a translation model is not exported yet",
+        why=f"so the space {space.name!r} has no precisions to choose from",
+        hint="leave the precision at fp32",
+    )
+
+
+def without_bits(architecture: Architecture) -> Architecture:
+    return architecture
+
+
+def has_bits(_architecture: Architecture) -> bool:
+    return False
+
+
+def at_bits(architecture: Architecture, bits: int) -> Architecture:
+    """The architecture itself at 32 bits; there is no other precision."""
+    if bits != 32:
+        raise UsageError(f"a translation model has no {bits}-bit form", hint="leave the precision at fp32")
+    return architecture
+
+
+def precision(_architecture: Architecture) -> FilePrecision:
+    return "fp32"
+
+
+def int8_modules(_architecture: Architecture) -> frozenset[str]:
+    return frozenset()
 
 
 BLOCKS: Mapping[str, tuple[str, ...]] = {

@@ -1,0 +1,203 @@
+"""What a run's subnets cost: counted, predicted from the devices' tables, or measured there."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from toolchain import profiling
+from toolchain import search as searching
+from toolchain.arrays import AxisArrays, Floats, to_arrays
+from toolchain.errors import UsageError
+from toolchain.pipeline.latencies import value_of
+from toolchain.pipeline.predict import costs_of_arrays, find_predictor, predict, read_predictor, source_of
+from toolchain.pipeline.project import Project
+from toolchain.pipeline.runs import Run
+from toolchain.records import (
+    Cost,
+    Failed,
+    PredictorInfo,
+    Quantity,
+    SearchDevice,
+    Source,
+    Timed,
+    Workload,
+    cost_key,
+)
+from toolchain.space import Architecture, SearchSpace
+from toolchain.supernet.families import declaration
+
+_BYTES_PER_PARAMETER = 4
+_NEVER = 1e12
+"""The upper bound of what a device could not do: no budget allows so many seconds, bytes or joules."""
+
+
+class Asked(NamedTuple):
+    """A cost that a device is asked for: its quantity on `target` (None: the device that was profiled last)."""
+
+    target: str | None
+    quantity: Quantity
+
+
+class _Priced(NamedTuple):
+    """One cost of a device: its predictor, and where its table lies."""
+
+    key: str
+    predictor: PredictorInfo
+    sha256: str
+    folder: Path
+
+
+class Prices:
+    """What architectures of `space` cost. `read_anew` after something was measured.
+
+    Attributes:
+        devices: whose predictors are used, each once, in the order they were asked for.
+    """
+
+    def __init__(
+        self, project: Project, run: Run, space: SearchSpace, asked: Sequence[Asked], workload: Workload | None
+    ) -> None:
+        """
+        Raises:
+            UsageError: a device has no table of the run's space, or too few rows with the quantity.
+            DeviceError: a table was measured with other settings than its device has now.
+        """
+        self._run, self.space = run, space
+        self._priced = [_price_on(project, run, space, one, workload) for one in dict.fromkeys(asked)]
+        self._overhead = _file_overhead_bytes(run, space)
+        self._measured: dict[str, dict[str, Cost]] = {}
+        self._read_measured()
+
+    @property
+    def devices(self) -> tuple[SearchDevice, ...]:
+        found = {
+            one.predictor.target: SearchDevice(
+                target=one.predictor.target,
+                workload=one.predictor.workload,
+                predictor_sha256=one.sha256,
+                source=one.predictor.source,
+            )
+            for one in self._priced[::-1]
+        }
+        return tuple(found[name] for name in dict.fromkeys(one.predictor.target for one in self._priced))
+
+    @property
+    def predictors(self) -> list[PredictorInfo]:
+        return [one.predictor for one in self._priced]
+
+    @property
+    def folders(self) -> list[Path]:
+        """The devices' tables, each once."""
+        return list(dict.fromkeys(one.folder for one in self._priced))
+
+    def extrapolated(self, architecture: Architecture) -> list[str]:
+        """The devices for which an architecture is far from all that was measured, and was not measured itself."""
+        return [
+            one.predictor.target
+            for one in self._priced
+            if architecture.id not in self._measured[one.key] and predict(one.predictor, [architecture])[0].extrapolated
+        ]
+
+    def price(self, arrays: AxisArrays) -> searching.Priced:
+        """Of many at once, by the predictors alone."""
+        counts = declaration(self.space.family).counts(self.space, arrays)
+        size = counts["weight_bytes"] + self._overhead * _layers(self.space, arrays)
+        values: dict[str, Floats] = {"parameters": counts["parameters"], "size_bytes": size}
+        uppers = dict(values)
+        for one in self._priced:
+            values[one.key], uppers[one.key] = costs_of_arrays(one.predictor, arrays)
+        return searching.Priced(values, uppers)
+
+    def costs(self, architectures: Sequence[Architecture]) -> list[dict[str, Cost]]:
+        """Of each: what was measured where it was, else what is predicted; devices' costs first."""
+        if not architectures:
+            return []
+        priced = self.price(to_arrays(self.space, architectures))
+        sources: dict[str, Source] = {one.key: source_of(one.predictor) for one in self._priced}
+        sources |= {"size_bytes": "predicted", "parameters": "counted"}
+        return [
+            {
+                key: self._measured.get(key, {}).get(architecture.id)
+                or Cost(value=float(priced.values[key][at]), upper=float(priced.uppers[key][at]), source=source)
+                for key, source in sources.items()
+            }
+            for at, architecture in enumerate(architectures)
+        ]
+
+    def read_anew(self) -> None:
+        """Take in what the tables hold now."""
+        self._priced = [
+            one._replace(predictor=read_predictor(one.folder, one.predictor.quantity)) for one in self._priced
+        ]
+        self._read_measured()
+
+    def _read_measured(self) -> None:
+        self._measured = {one.key: _measured_costs(one) for one in self._priced}
+
+
+def _price_on(project: Project, run: Run, space: SearchSpace, asked: Asked, workload: Workload | None) -> _Priced:
+    """The predictor of a device's table: of the space that is searched, or of the whole it is a part of."""
+    wholes = [
+        whole for whole in _wholes(run) if {axis.name for axis in whole.axes} == {axis.name for axis in space.axes}
+    ]
+    for whole in wholes:
+        found = find_predictor(project, whole, asked.target, workload, asked.quantity)
+        folder = project.find_table(asked.target, whole, workload)
+        if found is not None and folder is not None:
+            predictor, sha256 = found
+            quantity = asked.quantity
+            return _Priced(cost_key(quantity.metric, predictor.target, quantity.percentile), predictor, sha256, folder)
+    mixed = " --precision mixed" if space.axes != run.info.space.axes else ""
+    on = f"{asked.target or 'any device'}{f', {workload.slug}' if workload else ''}"
+    raise UsageError(
+        f"there is no latency table of this run's space on {on}",
+        hint=f"measure some subnets first: mostool profile --device {asked.target or 'cpu'}{mixed}",
+    )
+
+
+def _wholes(run: Run) -> list[SearchSpace]:
+    return [run.info.space, run.bits_space] if run.exports else [run.info.space]
+
+
+def _measured_costs(priced: _Priced) -> dict[str, Cost]:
+    """What the device's table holds, by architecture id; what could not run there can keep no budget."""
+    if not (priced.folder / profiling.TABLE).is_file():
+        return {}
+    info, rows = profiling.read_table(priced.folder)
+    timed = [row.outcome for row in rows if isinstance(row.outcome, Timed)]
+    anchor = profiling.anchor_s(timed) if timed else 0.0
+    costs: dict[str, Cost] = {}
+    for row in rows:
+        if isinstance(row.outcome, Failed):
+            costs[row.architecture.id] = Cost(value=_NEVER, upper=_NEVER, source=info.environment.source)
+            continue
+        latency = profiling.latency(row.outcome, anchor)
+        value = value_of(priced.predictor.quantity, latency, row.outcome)
+        if value is not None:
+            doubt = latency.half_width_s if priced.predictor.quantity == Quantity() else 0.0
+            costs[row.architecture.id] = Cost(value=value, upper=value + doubt, source=info.environment.source)
+    return costs
+
+
+def _layers(space: SearchSpace, arrays: AxisArrays) -> Floats:
+    """How many entries the axes with a value for each layer have together: [n]."""
+    entries = [(arrays[axis.name] > 0).sum(axis=1) for axis in space.axes if axis.per is not None]
+    return np.maximum(1.0, np.sum(entries, axis=0)) if entries else np.ones(len(next(iter(arrays.values()))))
+
+
+def _file_overhead_bytes(run: Run, space: SearchSpace) -> float:
+    """What a model file holds beside its weights, for each entry of a layer: the most seen, on the extremes."""
+    if not run.exports:
+        return 0.0
+    extremes = [space.smallest(), space.largest()]
+    arrays = to_arrays(space, extremes)
+    weights = declaration(space.family).counts(space, arrays)["weight_bytes"]
+    entries = _layers(space, arrays)
+    with tempfile.TemporaryDirectory() as scratch:
+        sizes = [run.build(one, Path(scratch) / "model.onnx", {}).artifact.size_bytes for one in extremes]
+    return float(max(0.0, *((np.array(sizes) - weights) / entries)))
