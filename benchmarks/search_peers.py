@@ -4,8 +4,9 @@ Runs in an environment of its own, with PYTHONPATH naming mostool's checkout; se
 
 - `linas` and `dynast-evolution` are DyNAS-T's own `LINAS.search` and `Evolutionary.search` (dynast 1.6.0, through its
   `DyNAS` door, as `bert_base_sst2`, population 50): its encoding, predictors, inner NSGA-II of 20,000 predictions and
-  evaluation interface. Only what asks a network is replaced: the runner (`FunctionRunner`) answers from the problem's
-  functions. What DyNAS-T imports and a search does not need (torch, transformers, ...) are empty modules here.
+  evaluation interface. What asks a network is replaced: the runner (`FunctionRunner`) answers from the problem's
+  functions. The choices of its genes are the problem's (on `synthetic-N` they are its own), and LINAS ends with its
+  last evaluation. Modules that it imports and a search does not need (torch, transformers, ...) are empty here.
 - `pymoo-nsga2-50` and `pymoo-nsga2-20`: NSGA-II of pymoo with integer genes, population 50 and 20.
 
 Every evaluation counts, also when a genome is evaluated again: that is what these searchers spend.

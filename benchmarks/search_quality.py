@@ -220,8 +220,10 @@ def by_searcher(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def spread(values: Sequence[float], form: str = ".4f") -> str:
-    error = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return f"{np.mean(values):{form}} ± {error:.4f}"
+    """Mean ± standard error; the value alone where there is one."""
+    if len(values) == 1:
+        return f"{values[0]:{form}}"
+    return f"{np.mean(values):{form}} ± {np.std(values, ddof=1) / len(values) ** 0.5:.4f}"
 
 
 def plot(path: Path, kinds: dict[str, list[Run]], budget: int) -> None:

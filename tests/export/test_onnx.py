@@ -211,8 +211,8 @@ def test_a_vocabulary_of_logits_for_a_whole_batch_is_never_held_at_once(
     opened = session_module.open_session
 
     class Counting:
-        def __init__(self, *given: object) -> None:
-            self.session = opened(*given)
+        def __init__(self, *given: object, **settings: int) -> None:
+            self.session = opened(*given, **settings)
 
         def run(self, names: None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
             asked.append(len(inputs["input_ids"]))

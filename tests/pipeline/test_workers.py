@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import Executor
+from concurrent.futures import CancelledError, Executor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -91,6 +91,8 @@ def test_a_worker_that_dies_is_told_and_the_next_pool_is_whole() -> None:
 def test_a_dask_worker_that_died_is_told_and_other_errors_pass() -> None:
     with pytest.raises(MostoolError, match="a worker process died"), told():
         raise KilledWorker("ask", SimpleNamespace(address="tcp://192.0.2.1:1"), 3)
+    with pytest.raises(DeviceError, match="scheduler was lost"), told():
+        raise CancelledError
     for error in (UsageError("no"), ValueError("no")):
         with pytest.raises(type(error), match="no"), told():
             raise error

@@ -25,8 +25,13 @@ from toolchain.cli.words import cost_columns, costs_in_words, of_emulated, on_ru
 if TYPE_CHECKING:
     from toolchain.pipeline.wishes import Wish
 
-_METRICS = {"latency": "latency_s", "memory": "peak_memory_bytes", "energy": "energy_j"}
-_OBJECTIVES = {**_METRICS, "size": "size_bytes", "params": "parameters"}
+_OBJECTIVES = {
+    "latency": "latency_s",
+    "memory": "peak_memory_bytes",
+    "energy": "energy_j",
+    "size": "size_bytes",
+    "params": "parameters",
+}
 
 
 @app.command()
@@ -121,10 +126,15 @@ def search(json: bool, quiet: bool, **options: Any) -> None:
 def _wish(options: dict[str, Any]) -> Wish:
     from toolchain.pipeline.wishes import Limits, Objective, Wish
 
+    on_devices = {
+        "latency_s": options["latency"],
+        "peak_memory_bytes": options["memory"],
+        "energy_j": options["energy"],
+    }
     limits = [
-        Limits(_METRICS[name], one.limits, one.device, one.percentile)  # type: ignore[arg-type]  # they are metrics
-        for name in _METRICS
-        for one in options[name]
+        Limits(metric, one.limits, one.device, one.percentile)  # type: ignore[arg-type]  # they are metrics
+        for metric, several in on_devices.items()
+        for one in several
     ]
     if options["size"]:
         limits.append(Limits("size_bytes", options["size"]))

@@ -48,11 +48,16 @@ def open_executor(workers: int = 1, scheduler: str | None = None) -> Iterator[Ex
 
 @contextlib.contextmanager
 def told() -> Iterator[None]:
-    """Say of workers that died what has happened and what to do."""
+    """Say of workers that died, or were lost, what has happened and what to do."""
     try:
         yield
-    except (BrokenExecutor, CancelledError) as error:
+    except BrokenExecutor as error:
         raise _lost(str(error)) from error
+    except CancelledError as error:  # nobody here cancels what it still waits for
+        raise DeviceError(
+            "the dask scheduler was lost while subnets were evaluated",
+            hint="start it again, and run this again: it goes on where it was",
+        ) from error
     except MostoolError:
         raise
     except Exception as error:
