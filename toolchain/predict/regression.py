@@ -148,7 +148,15 @@ def _path(columns: Floats, aim: Floats, strengths: Floats) -> Floats:
     """Coefficients [f, strengths]; where descent has not settled, cross-validation judges what it got."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", category=ConvergenceWarning)
-        _, path, _ = lasso_path(columns, aim, alphas=strengths, precompute=columns.T @ columns, tol=1e-6, max_iter=5000)
+        _, path, _ = lasso_path(
+            np.asfortranarray(columns),
+            aim,
+            alphas=strengths,
+            precompute=columns.T @ columns,
+            tol=1e-6,
+            max_iter=5000,
+            check_input=False,  # it would be checked anew for each strength, and that takes longer than the descent
+        )
     found: Floats = path
     return found
 
