@@ -1,9 +1,9 @@
 """Makes a problem of a supernet's recorded evaluations: `python benchmarks/search_record.py RECORDING.npz --name NAME`.
 
 The recording was made where the supernet was trained. `RECORDING.npz` has a row for each subnet: `choices` [n, genes]
-and `value` [n], more is better. `RECORDING.json` beside it says what was evaluated; of it are read `family` and
-`space`, a space's name; `fixed`, the value of an axis in all subnets; `choices`, by axis what its genes count; and
-`genes`, their order: `depth`, or `hidden1` for the first layer's `hidden`. A missing layer's genes are not read.
+and `value` [n], more is better. `RECORDING.json` beside it says what was evaluated; of it are read `space`, and
+`genes`, their order: `depth`, or `hidden1` for the first layer's `hidden`. A gene is an index into its axis' choices;
+those of missing layers are not read.
 
 The subnets must be all those of a space, which `--only AXIS=A,B` cuts down to these choices. With `--predictor FILE`,
 the predictor.json of a table that `mostool profile` measured, each gets its predicted latency; without, its
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from search_problems import RECORDED, front_of, load_problem, positions
 
-from toolchain.arrays import AxisArrays, Floats, present_layers, to_arrays
+from toolchain.arrays import AxisArrays, Floats, part, present_layers, to_arrays
 from toolchain.pipeline.predict import predict_arrays
 from toolchain.records import PredictorInfo, Workload, read_record
 from toolchain.space import Axis, SearchSpace
@@ -34,47 +34,29 @@ WORK = ("dense", "attention", "head")
 STAND_IN = "multiply-adds at a made-up rate: no device"
 
 
-def space_of(header: dict[str, Any], only: dict[str, list[int]]) -> SearchSpace:
-    """The space that was recorded, or the part of it that is asked for."""
-    declared: SearchSpace = declaration(header["family"]).SPACES[header["space"]]
-
-    def cut(axis: Axis) -> Axis:
-        recorded = header["choices"].get(axis.name) or [header["fixed"][axis.name]]
-        return msgspec.structs.replace(axis, choices=tuple(only.get(axis.name, recorded)))
-
-    return msgspec.structs.replace(
-        declared, name=f"{declared.name}-recorded", axes=tuple(cut(axis) for axis in declared.axes)
-    )
+def cut_down(space: SearchSpace, only: dict[str, tuple[int, ...]]) -> SearchSpace:
+    """The space with only these choices, by axis."""
+    axes = (msgspec.structs.replace(axis, choices=only.get(axis.name, axis.choices)) for axis in space.axes)
+    return msgspec.structs.replace(space, axes=tuple(axes))
 
 
-def recorded_arrays(
-    header: dict[str, Any], space: SearchSpace, choices: npt.NDArray[np.integer[Any]]
-) -> tuple[AxisArrays, npt.NDArray[np.intp]]:
-    """The architectures of the space among those that were recorded, and their rows [n] in the recording."""
-    genes = {name: choices[:, at] for at, name in enumerate(header["genes"])}
+def recorded_arrays(space: SearchSpace, genes: dict[str, npt.NDArray[np.uint8]]) -> AxisArrays:
+    """The architectures that were recorded, by their genes [n]."""
     arrays: dict[str, Floats] = {}
-    inside = np.ones(len(choices), dtype=np.bool_)
 
     def values(axis: Axis, gene: str) -> Floats:
-        meant = np.array(header["choices"][axis.name], dtype=np.float64)
+        meant = np.array(axis.choices, dtype=np.float64)
         found: Floats = meant[np.minimum(genes[gene], len(meant) - 1)]
         return found
 
     for axis in sorted(space.axes, key=lambda axis: axis.per is not None):
         if axis.per is None:
-            fixed = axis.name not in header["choices"]
-            arrays[axis.name] = np.full(len(choices), axis.choices[0], float) if fixed else values(axis, axis.name)
-            inside &= np.isin(arrays[axis.name], axis.choices)
+            arrays[axis.name] = values(axis, axis.name)
             continue
         layers = range(1, space.axis(axis.per).choices[-1] + 1)
         present = present_layers(arrays[axis.per], len(layers))
-        if axis.name not in header["choices"]:
-            arrays[axis.name] = axis.choices[0] * present.astype(np.float64)
-            continue
         arrays[axis.name] = np.stack([values(axis, f"{axis.name}{n}") for n in layers], axis=1) * present
-        inside &= (np.isin(arrays[axis.name], axis.choices) | ~present).all(axis=1)
-    rows = np.flatnonzero(inside)
-    return {name: array[rows] for name, array in arrays.items()}, rows
+    return arrays
 
 
 def latencies(space: SearchSpace, predictor: Path | None) -> tuple[Floats, dict[str, Any]]:
@@ -104,10 +86,16 @@ def main() -> None:
     header = json.loads(arguments.recording.with_suffix(".json").read_text())
     with np.load(arguments.recording) as stored:
         choices, value = stored["choices"], stored["value"]
+    whole = msgspec.convert(header["space"], SearchSpace)
     split = (text.partition("=") for text in arguments.only)
-    space = space_of(header, {axis: [int(number) for number in numbers.split(",")] for axis, _, numbers in split})
-    arrays, rows = recorded_arrays(header, space, choices)
-    places = positions(space, arrays)
+    space = cut_down(whole, {axis: tuple(map(int, numbers.split(","))) for axis, _, numbers in split})
+    arrays = recorded_arrays(whole, dict(zip(header["genes"], choices.T, strict=True)))
+    # A missing layer holds 0.
+    inside = [
+        np.isin(arrays[axis.name], (0, *axis.choices)).reshape(len(choices), -1).all(axis=1) for axis in space.axes
+    ]
+    rows = np.flatnonzero(np.all(inside, axis=0))
+    places = positions(space, part(arrays, rows))
     if len(missing := set(range(space.size())) - set(places.tolist())) or len(places) != space.size():
         raise SystemExit(f"{len(missing)} of the space's {space.size()} subnets are missing: cut it down with --only")
     ordered = np.empty(len(places), dtype=np.float32)
@@ -116,7 +104,7 @@ def main() -> None:
     RECORDED.mkdir(exist_ok=True)
     np.savez_compressed(
         RECORDED / f"{arguments.name}.npz",
-        header=json.dumps({**header, "latency": told}),
+        header=json.dumps({**header, "latency": told, "only": arguments.only}),
         space=msgspec.json.encode(space).decode(),
         value=ordered,
         latency_s=latency_s.astype(np.float32),

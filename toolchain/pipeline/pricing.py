@@ -11,7 +11,7 @@ import numpy as np
 
 from toolchain import profiling
 from toolchain import search as searching
-from toolchain.arrays import AxisArrays, Floats, to_arrays
+from toolchain.arrays import AxisArrays, Floats, count, present_layers, to_arrays
 from toolchain.errors import UsageError
 from toolchain.pipeline.latencies import value_of
 from toolchain.pipeline.predict import costs_of_arrays, find_predictor, predict, read_predictor, source_of
@@ -44,12 +44,16 @@ class Asked(NamedTuple):
 
 
 class _Priced(NamedTuple):
-    """One cost of a device: its predictor, and where its table lies."""
+    """One cost of a device: its predictor, and where its table lies.
+
+    `widened`: it is a table of the space with bits, and what is searched has none: it is seen as all fp32.
+    """
 
     key: str
     predictor: PredictorInfo
     sha256: str
     folder: Path
+    widened: bool
 
 
 class Prices:
@@ -100,8 +104,18 @@ class Prices:
         return [
             one.predictor.target
             for one in self._priced
-            if architecture.id not in self._measured[one.key] and predict(one.predictor, [architecture])[0].extrapolated
+            if self._row(one, architecture).id not in self._measured[one.key]
+            and predict(one.predictor, [self._row(one, architecture)])[0].extrapolated
         ]
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the devices' tables are of the space with bits, so that what is measured goes into such."""
+        return any(one.widened for one in self._priced) or self.space.axes != self._run.info.space.axes
+
+    def _row(self, one: _Priced, architecture: Architecture) -> Architecture:
+        """How a table calls an architecture."""
+        return self._run.declared.at_bits(architecture, 32) if one.widened else architecture
 
     def price(self, arrays: AxisArrays) -> searching.Priced:
         """Of many at once, by the predictors alone."""
@@ -110,7 +124,8 @@ class Prices:
         values: dict[str, Floats] = {"parameters": counts["parameters"], "size_bytes": size}
         uppers = dict(values)
         for one in self._priced:
-            values[one.key], uppers[one.key] = costs_of_arrays(one.predictor, arrays)
+            seen = _widened(one.predictor.space, arrays) if one.widened else arrays
+            values[one.key], uppers[one.key] = costs_of_arrays(one.predictor, seen)
         return searching.Priced(values, uppers)
 
     def costs(self, architectures: Sequence[Architecture]) -> list[dict[str, Cost]]:
@@ -120,14 +135,17 @@ class Prices:
         priced = self.price(to_arrays(self.space, architectures))
         sources: dict[str, Source] = {one.key: source_of(one.predictor) for one in self._priced}
         sources |= {"size_bytes": "predicted", "parameters": "counted"}
-        return [
-            {
-                key: self._measured.get(key, {}).get(architecture.id)
-                or Cost(value=float(priced.values[key][at]), upper=float(priced.uppers[key][at]), source=source)
+        found = []
+        for at, architecture in enumerate(architectures):
+            costs = {
+                key: Cost(value=float(priced.values[key][at]), upper=float(priced.uppers[key][at]), source=source)
                 for key, source in sources.items()
             }
-            for at, architecture in enumerate(architectures)
-        ]
+            for one in self._priced:
+                row = self._row(one, architecture).id
+                costs[one.key] = self._measured[one.key].get(row, costs[one.key])
+            found.append(costs)
+        return found
 
     def read_anew(self) -> None:
         """Take in what the tables hold now."""
@@ -142,26 +160,38 @@ class Prices:
 
 def _price_on(project: Project, run: Run, space: SearchSpace, asked: Asked, workload: Workload | None) -> _Priced:
     """The predictor of a device's table: of the space that is searched, or of the whole it is a part of."""
-    wholes = [
-        whole for whole in _wholes(run) if {axis.name for axis in whole.axes} == {axis.name for axis in space.axes}
-    ]
-    for whole in wholes:
+    bits = space.axes != run.info.space.axes
+    for whole in [run.bits_space] if bits else _wholes(run):
         found = find_predictor(project, whole, asked.target, workload, asked.quantity)
         folder = project.find_table(asked.target, whole, workload)
         if found is not None and folder is not None:
             predictor, sha256 = found
-            quantity = asked.quantity
-            return _Priced(cost_key(quantity.metric, predictor.target, quantity.percentile), predictor, sha256, folder)
-    mixed = " --precision mixed" if space.axes != run.info.space.axes else ""
+            key = cost_key(asked.quantity.metric, predictor.target, asked.quantity.percentile)
+            return _Priced(key, predictor, sha256, folder, widened=not bits and whole is not run.info.space)
+    mixed = " --precision mixed" if bits else ""
     on = f"{asked.target or 'any device'}{f', {workload.slug}' if workload else ''}"
     raise UsageError(
-        f"there is no latency table of this run's space on {on}",
+        f"there is no latency table of this run's space{' with int8 weights' if bits else ''} on {on}",
         hint=f"measure some subnets first: mostool profile --device {asked.target or 'cpu'}{mixed}",
     )
 
 
 def _wholes(run: Run) -> list[SearchSpace]:
+    """The run's space first: a table of its own tells more of it."""
     return [run.info.space, run.bits_space] if run.exports else [run.info.space]
+
+
+def _widened(space: SearchSpace, arrays: AxisArrays) -> AxisArrays:
+    """All-fp32 architectures as points of the space with bits."""
+    wide = dict(arrays)
+    for axis in space.axes:
+        if axis.name not in wide:
+            if axis.per is None:
+                wide[axis.name] = np.full(count(arrays), 32.0)
+            else:
+                present = present_layers(arrays[axis.per], space.axis(axis.per).choices[-1])
+                wide[axis.name] = np.where(present, 32.0, 0.0)
+    return wide
 
 
 def _measured_costs(priced: _Priced) -> dict[str, Cost]:

@@ -194,12 +194,11 @@ class _Searching:
         devices = [one for one in prices.devices if one.source != "imported"][::-1]
         if not self._wish.remeasure or not devices:
             return None
-        mixed = prices.space.axes != run.info.space.axes
 
         def measure(chosen: Sequence[Architecture]) -> None:
             for device in devices:  # the first of them last, so that its table stays the one used last
                 target = read_target(device.target, project.root)
-                request = Request(device.workload, len(chosen), list(chosen), mixed=mixed)
+                request = Request(device.workload, len(chosen), list(chosen), mixed=prices.mixed)
                 try:
                     profile(project, run, target, request, listener=listener)
                 except DeviceError as error:

@@ -199,12 +199,17 @@ def earlier_evaluations(run: Run, space: SearchSpace) -> list[Evaluation]:
     for result in earlier_results(run.search_folder):
         if result.checkpoint_sha256 == run.checkpoint_sha256:
             found |= {one.architecture.id: one for one in result.evaluations if not one.stopped}
-    kept = []
+    bits = space.axes != run.info.space.axes
+    kept: dict[str, Evaluation] = {}
     for one in found.values():
+        if bits and not run.declared.has_bits(
+            one.architecture
+        ):  # what the supernet answered is what the fp32 file does
+            one = msgspec.structs.replace(one, architecture=run.declared.at_bits(one.architecture, 32))  # noqa: PLW2901
         with contextlib.suppress(MostoolError):
             space.check(one.architecture)
-            kept.append(one)
-    return sorted(kept, key=lambda one: one.architecture.id)
+            kept[one.architecture.id] = one
+    return [kept[name] for name in sorted(kept)]
 
 
 def digested(
