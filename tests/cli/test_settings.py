@@ -73,7 +73,7 @@ def test_config_says_what_holds_and_why(folder: Path) -> None:
     rows = [line.split() for line in told.out.splitlines()[2:]]
     assert ["search.latency", "5ms", "mostool.toml"] in rows
     assert ["train.updates", "7", "MOSTOOL_TRAIN_UPDATES"] in rows
-    assert ["search.searcher", "evolution", "default"] in rows
+    assert ["search.searcher", "assisted", "default"] in rows
     assert len({row[0] for row in rows}) == len(rows)
 
 
@@ -86,6 +86,12 @@ def test_a_budget_in_a_file_is_read_like_a_flag(folder: Path) -> None:
     }
     found = call(folder, "search", "--json", variables={"MOSTOOL_SEARCH_PARAMS": "11k"}).data
     assert {one["metric"]: one["limit"] for one in found["budgets"]}["parameters"] == 11e3
+    write(folder, '[search]\nlatency = ["900us", "quick=2ms@p90"]\nevaluations = 3\nremeasure = 0\n')
+    found = call(folder, "search", "--json").data
+    assert [(one["percentile"], one["limit"], one["target"]) for one in found["budgets"]] == [
+        (50, pytest.approx(900e-6), "quick"),
+        (90, pytest.approx(2e-3), "quick"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +102,8 @@ def test_a_budget_in_a_file_is_read_like_a_flag(folder: Path) -> None:
         ("[search]\nlatency = nan\n", "'nan' is no time"),
         ("[search]\nlatency = -1.0\n", "'-1.0' is no time"),
         ('[search]\nlatency = "0ms"\n', "must be above zero"),
-        ('[search]\nlatency = ["5ms"]\n', "an option has one value"),
+        ('[search]\nlatency = ["5ms", "cpu=6"]\n', "'6' is no time"),
+        ('[search]\nsize = ["5MiB"]\n', "an option has one value"),
         ("[search.latency]\nlimit = 5\n", "an option has one value"),
         ('[search]\nevaluations = "many"\n', "search.evaluations"),
         ("[search]\nevaluations = 1.5\n", "search.evaluations"),

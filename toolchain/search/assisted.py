@@ -23,7 +23,7 @@ from toolchain.arrays import Floats
 from toolchain.search.front import front_indices
 from toolchain.search.genes import Rows
 from toolchain.search.problem import Problem
-from toolchain.search.proposing import Proposing
+from toolchain.search.proposing import Proposing, one_thread
 from toolchain.search.surrogate import Surrogate
 
 FIRST = 20
@@ -31,6 +31,7 @@ FIRST = 20
 _DRAWN = 3000
 _GENERATIONS = 6
 _CHILDREN = 1200
+_EASILY_KNOWN = 250
 _PARENTS = 96
 _SHORTLIST = 400
 
@@ -74,7 +75,9 @@ class Assisted(Proposing):
             return self._spread(n + attempt, rng)
         if attempt:
             return self._varied(self._rows, _CHILDREN, rng)
-        return self._batch(self.search_inside(_GENERATIONS * _CHILDREN, rng), n)
+        # The model takes longer for each candidate the more it knows, and tells better which are worth it.
+        children = int(_CHILDREN * min(1.0, _EASILY_KNOWN / len(self._rows)))
+        return self._batch(self.search_inside(_GENERATIONS * children, rng), n)
 
     # -- before anything is known -------------------------------------------------------------------------------
 
@@ -98,6 +101,10 @@ class Assisted(Proposing):
 
     def search_inside(self, candidates: int, rng: np.random.Generator) -> Candidates:
         """An evolutionary search on the model alone, over so many candidates: the new ones that keep the budgets."""
+        with one_thread():
+            return self._search_inside(candidates, rng)
+
+    def _search_inside(self, candidates: int, rng: np.random.Generator) -> Candidates:
         if self._learned != len(self._told):
             self._surrogate.fit(self._rows, self._qualities())
             self._learned = len(self._told)

@@ -6,9 +6,10 @@ again what another was told goes on as that one would have. So a search that was
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +24,13 @@ _TRIES = 40
 _AT_ONCE = 256
 SMALL_SPACE = 10_000
 """Spaces up to this size are walked through to the end where a searcher has nothing new to offer."""
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """So small matrices gain nothing by two threads, and sums come out the same whatever cores a machine has."""
+    with _threads().limit(limits=1):
+        yield
 
 
 @functools.cache
@@ -61,8 +69,7 @@ class Proposing(ABC):
         self._rows = np.concatenate([self._rows, self._genes.rows([one.architecture for one in fresh])])
 
     def ask(self, n: int) -> list[Architecture]:
-        # One thread: so small matrices gain nothing by two, and sums come out the same on every machine's cores.
-        with _threads().limit(limits=1):
+        with one_thread():
             return self._ask(n)
 
     def _ask(self, n: int) -> list[Architecture]:
