@@ -19,7 +19,10 @@ from toolchain.space import Architecture, SearchSpace
 
 CHECKPOINT_FILE = "checkpoint.json"
 _PREFERRED = ("emulated", "imported", "measured")
-_DISTRIBUTIONS = ("torch", "onnx", "onnxruntime", "numpy", "tokenizers", "safetensors", "scikit-learn", "msgspec")
+_DISTRIBUTIONS = (
+    *("torch", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy", "tokenizers", "safetensors", "scikit-learn"),
+    "msgspec",
+)
 
 
 class Project(NamedTuple):

@@ -13,8 +13,9 @@ from toolchain.errors import IntegrityError, MostoolError
 from toolchain.export.bundle import CHECKS_FILE
 from toolchain.export.parity import load_checks
 from toolchain.pipeline.export import device_parity
+from toolchain.profiling.session import RefusedError
 from toolchain.progress import Progress, ProgressListener, silent
-from toolchain.records import DEVICE_METRICS, MEDIAN, Failed, Manifest, Source, cost_key, names_of, spelled
+from toolchain.records import DEVICE_METRICS, MEDIAN, Environment, Failed, Manifest, Source, cost_key, names_of, spelled
 from toolchain.targets import Measure, Runtime, Target
 
 _ATTEMPTS = 6
@@ -55,6 +56,7 @@ def verify(
 
     Where the device is the one the manifest was measured on, the file must be about as fast as stated, and within the
     budgets on latency and memory it is said to have met; elsewhere its speed is stated and nothing is judged.
+    Where this machine lacks what the manifest's device runs it with, a GPU say, there is no speed to state.
 
     Raises:
         IntegrityError: a file is missing, changed, or leads out of the folder; the manifest contradicts itself or its
@@ -84,13 +86,19 @@ def verify(
         checks.append(Check("parity", True, detail))
         if speed:
             listener(Progress("verify", 3, 3, "speed"))
-            checks += _speed(model, manifest, device)
+            try:
+                environment = profiling.read_environment(device)
+            except RefusedError as refused:
+                if target is not None:
+                    raise
+                checks.append(Check("speed", True, f"not judged: {refused.why or refused}"))
+            else:
+                checks += _speed(model, manifest, device, environment)
     return Verified(manifest, checks)
 
 
-def _speed(model: Path, manifest: Manifest, device: devices.Device) -> list[Check]:
+def _speed(model: Path, manifest: Manifest, device: devices.Device, environment: Environment) -> list[Check]:
     """On the manifest's device: as fast as stated, and within the budgets; the best of a few attempts is judged."""
-    environment = profiling.read_environment(device)
     taken = _taken(model, manifest, device)
     measured_s = taken[MEDIAN.name]
     if environment.fingerprint != manifest.environment.fingerprint:

@@ -8,12 +8,13 @@ search and as the file that ships, because it is the same code on the same weigh
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from toolchain.errors import IntegrityError, UsageError
 from toolchain.records import Mixture
@@ -148,10 +149,26 @@ class Supernet(nn.Module, abc.ABC):
         if key not in self._plain:
             if len(self._plain) >= _PLAIN_SUBNETS_KEPT:
                 del self._plain[next(iter(self._plain))]
-            with torch.device("meta"):
+            with torch.device("meta"), _Uninitialised():
                 skeleton = self.build_subnet(architecture, self.dropout)
             self._plain[key] = skeleton.train(self.training)
         return self._plain[key]
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Modules made within it draw no first weights, which cost more than half of the time and are read by nobody."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        given = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return given["tensor"] if "tensor" in given else args[0]
+        return func(*args, **given)
 
 
 class Extracted(Supernet):
