@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from made_project import Made, call, refused, require
+from made_project import Made, call, journal_lines, refused, require
 
 
 def test_a_file_of_architectures_is_predicted_line_by_line(made: Made, tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_kind_is_used_when_it_is_asked_for(made: Made, kind: str) -> None:
     assert (made.table / "predictor.json").read_bytes() == before
 
 
-def test_what_was_exported_comes_in_again_as_imported(project: Path) -> None:
+def test_what_was_exported_comes_in_again_as_imported(project: Path, made: Made) -> None:
     require(call(project, "predict", "--export", "table.csv"))
     refused(
         call(project, "predict", "--import", "table.csv", "--device", "other", "--length", "16"), 2, "device", "quick"
@@ -60,9 +60,10 @@ def test_what_was_exported_comes_in_again_as_imported(project: Path) -> None:
     refused(call(project, "predict", "--import", "table.csv", "--device", "other"), 2, "--length")
     refused(call(project, "predict", "--import", "table.csv"), 2, "--device")
     told = call(project, "predict", "--import", "table.csv", "--device", "other", "--length", "16", "--json").data
-    assert told["added"] == 10
+    rows = len(journal_lines(made.table))
+    assert told["added"] == rows >= 10
     again = call(project, "predict", "--import", "table.csv", "--device", "other", "--length", "16", "--json").data
-    assert (again["added"], again["already"]) == (0, 10)
+    assert (again["added"], again["already"]) == (0, rows)
     own = call(project, "predict", "--device", "quick", "--n", "4", "--json").data
     other = call(project, "predict", "--device", "other", "--n", "4", "--json").data
     assert [one["latency_s"] for one in other["predictions"]] == pytest.approx(
@@ -85,7 +86,7 @@ def test_milliseconds_that_were_seconds_are_asked_about(project: Path) -> None:
 def test_a_table_is_looked_through(project: Path, made: Made) -> None:
     table = Path("profiles/quick") / made.table.name
     told = require(call(project, "predict", "--check", table))
-    assert "10 latencies, 0 left out" in told.out
+    assert f"{len(journal_lines(made.table))} latencies, 0 left out" in told.out
     assert "too few to say anything of their order" in told.err
     refused(call(project, "predict", "--check", "runs"), 2, "no latency table")
 

@@ -59,7 +59,7 @@ def test_a_disk_that_fills_up_while_profiling_keeps_what_was_measured(
     told = require(call(project, "profile", "--device", "quick", "--n", "40"), 1)
     assert all(words in told.err.lower() for words in FULL), told.err
     kept = journal_lines(table)
-    assert kept[:10] == before
+    assert kept[: len(before)] == before
     assert (table / "journal.jsonl").read_bytes().endswith(b"\n")
     assert not parts(small_disk)
     (small_disk / "filler").unlink()

@@ -30,7 +30,11 @@ def run(project: Path, made: Made) -> Path:
 
 @pytest.fixture
 def table(project: Path, made: Made) -> Path:
-    return project / made.table.relative_to(made.root)
+    """As profiling left it: ten rows, without those that the search has measured."""
+    table = project / made.table.relative_to(made.root)
+    rows = (table / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (table / "journal.jsonl").write_bytes(b"".join(rows[:10]))
+    return table
 
 
 class Payload:
@@ -249,7 +253,7 @@ def test_a_torn_tail_is_repaired(project: Path, table: Path) -> None:
     before = journal_lines(table)
     journal = table / "journal.jsonl"
     journal.write_bytes(journal.read_bytes()[:-40])
-    require(call(project, "search", "--evaluations", "3"))
+    require(call(project, "search", "--evaluations", "3", "--remeasure", "0"))
     told = require(call(project, "profile", "--device", "quick", "--n", "10"))
     assert "1 measured now, 10 in all" in told.out
     assert "warning: " in told.err

@@ -32,6 +32,8 @@ from toolchain.space import Architecture, SearchSpace
 from toolchain.supernet.families import declaration
 
 _BYTES_PER_PARAMETER = 4
+_VARYING_BYTES = 16
+"""By how much one layer's entry takes more than another's: lengths and shapes are numbers of one to three bytes."""
 _NEVER = 1e12
 """The upper bound of what a device could not do: no budget allows so many seconds, bytes or joules."""
 
@@ -108,10 +110,10 @@ class Prices:
             and predict(one.predictor, [self._row(one, architecture)])[0].extrapolated
         ]
 
-    @property
-    def mixed(self) -> bool:
-        """Whether the devices' tables are of the space with bits, so that what is measured goes into such."""
-        return any(one.widened for one in self._priced) or self.space.axes != self._run.info.space.axes
+    def mixed_on(self, target: str) -> bool:
+        """Whether a device's table is of the space with bits, so that what is measured goes into such."""
+        widened = any(one.widened for one in self._priced if one.predictor.target == target)
+        return widened or self.space.axes != self._run.info.space.axes
 
     def _row(self, one: _Priced, architecture: Architecture) -> Architecture:
         """How a table calls an architecture."""
@@ -230,4 +232,4 @@ def _file_overhead_bytes(run: Run, space: SearchSpace) -> float:
     entries = _layers(space, arrays)
     with tempfile.TemporaryDirectory() as scratch:
         sizes = [run.build(one, Path(scratch) / "model.onnx", {}).artifact.size_bytes for one in extremes]
-    return float(max(0.0, *((np.array(sizes) - weights) / entries)))
+    return float(max(0.0, *((np.array(sizes) - weights) / entries))) + _VARYING_BYTES

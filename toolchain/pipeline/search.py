@@ -198,7 +198,7 @@ class _Searching:
         def measure(chosen: Sequence[Architecture]) -> None:
             for device in devices:  # the first of them last, so that its table stays the one used last
                 target = read_target(device.target, project.root)
-                request = Request(device.workload, len(chosen), list(chosen), mixed=prices.mixed)
+                request = Request(device.workload, len(chosen), list(chosen), mixed=prices.mixed_on(device.target))
                 try:
                     profile(project, run, target, request, listener=listener)
                 except DeviceError as error:

@@ -45,7 +45,7 @@ Judge = Callable[[Sequence[Architecture], Sequence[Sequence[Architecture]]], Seq
 
 
 class Step(Stored, frozen=True):
-    """One step of a search: a batch that was evaluated, or subnets that were chosen to be measured."""
+    """One step of a search: a batch that was evaluated, or else subnets (or none) that were chosen to be measured."""
 
     evaluations: tuple[Evaluation, ...] = ()
     to_measure: tuple[Architecture, ...] = ()
@@ -131,7 +131,7 @@ class Search:
         for step in steps:
             self._evaluations.extend(step.evaluations)
             self._batches += bool(step.evaluations)
-            if step.to_measure:
+            if not step.evaluations:
                 self._rounds += 1
                 self._measure(step.to_measure)
         self._price_anew()
@@ -139,8 +139,10 @@ class Search:
     def run(self) -> None:
         """Search to the end: until the evaluations are spent, or the searcher has nothing new that fits."""
         wanted = self._wanted
-        if not self._batches and self._first:
-            self._look_at(list(self._first.values())[: wanted.evaluations])
+        known = {one.architecture.id for one in self._evaluations}
+        first = [one for name, one in self._first.items() if name not in known]
+        if not self._batches and first:
+            self._look_at(first[: wanted.evaluations])
         while self._spent < wanted.evaluations:
             self._measure_if_due()
             asked = self._searcher.ask(min(wanted.batch, wanted.evaluations - self._spent))
@@ -170,7 +172,7 @@ class Search:
         self._batches += 1
         self._evaluations.extend(fresh)
         self._keep(Step(evaluations=tuple(fresh)))
-        self._tell(fresh)
+        self._price_anew()  # all in one go, as the one that takes this up will: last bits depend on what goes together
         self._listener(Progress("search", self._spent, self._wanted.evaluations, self._note()))
 
     def _rivals(self, costs: dict[str, Cost]) -> list[Architecture]:
@@ -179,7 +181,10 @@ class Search:
         cheaper = [
             one
             for one in self._evaluations
-            if not one.stopped and one.feasible and all(_no_dearer(one.costs[name], costs[name]) for name in names)
+            if one.batch >= 0  # of what earlier searches told the judge need not know all answers
+            and not one.stopped
+            and one.feasible
+            and all(_no_dearer(one.costs[name], costs[name]) for name in names)
         ]
         best = sorted(cheaper, key=lambda one: (-one.quality.value, one.architecture.id))
         return [one.architecture for one in best[:_RIVALS]]
