@@ -86,12 +86,13 @@ def test_a_budget_in_a_file_is_read_like_a_flag(folder: Path) -> None:
     }
     found = call(folder, "search", "--json", variables={"MOSTOOL_SEARCH_PARAMS": "11k"}).data
     assert {one["metric"]: one["limit"] for one in found["budgets"]}["parameters"] == 11e3
-    write(folder, '[search]\nlatency = ["900us", "quick=2ms@p90"]\nevaluations = 3\nremeasure = 0\n')
+    write(folder, '[search]\nlatency = ["900us,1us"]\nmemory = ["quick=100MiB"]\nevaluations = 3\nremeasure = 0\n')
     found = call(folder, "search", "--json").data
-    assert [(one["percentile"], one["limit"], one["target"]) for one in found["budgets"]] == [
-        (50, pytest.approx(900e-6), "quick"),
-        (90, pytest.approx(2e-3), "quick"),
+    assert [(one["metric"], one["limit"], one["target"]) for one in found["budgets"]] == [
+        ("latency_s", pytest.approx(900e-6), "quick"),
+        ("peak_memory_bytes", 100 * 2**20, "quick"),
     ]
+    assert len(found["picks"]) == 2
 
 
 @pytest.mark.parametrize(

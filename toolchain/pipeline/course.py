@@ -18,7 +18,7 @@ from toolchain import profiling, tables
 from toolchain.errors import MostoolError
 from toolchain.files import set_aside
 from toolchain.journal import Journal
-from toolchain.records import Evaluation, Record, SearchResult, Stored, read_record, write_record
+from toolchain.records import Budget, Evaluation, Record, SearchResult, Stored, read_record, write_record
 from toolchain.search import Step
 
 COURSE, STEPS, RESULT = "course.json", "steps.jsonl", "result.json"
@@ -37,6 +37,7 @@ class _Course(Stored, frozen=True):
     asked: dict[str, str]
     begun: dict[str, Mark]
     before: tuple[Evaluation, ...] = ()
+    budget: Budget | None = None
     done: dict[str, Mark] | None = None
 
 
@@ -58,12 +59,20 @@ class Course:
         self.result: SearchResult | None = None
         self.before: tuple[Evaluation, ...] = ()
 
-    def open(self, before: Sequence[Evaluation], *, fresh: bool) -> None:
-        """Find out where the search is; one that cannot go on is moved aside, and begun anew."""
+    def find_budget(self) -> Budget | None:
+        """The budget that a search which goes on has chosen itself: its own measurements would now choose another."""
+        known = self._find()
+        return known.budget if known is not None else None
+
+    def open(self, before: Sequence[Evaluation], *, fresh: bool, budget: Budget | None = None) -> None:
+        """Find out where the search is; one that cannot go on is moved aside, and begun anew.
+
+        `budget` is kept for `find_budget`: the one that was chosen where none was asked for.
+        """
         known = self._find() if not fresh else None
         if known is None:
             set_aside(self.folder)
-            known = _Course(asked=self._asked, begun=self._marks(), before=tuple(before))
+            known = _Course(asked=self._asked, begun=self._marks(), before=tuple(before), budget=budget)
         elif known.done is not None:
             self.result = read_record(self.folder / RESULT, SearchResult)
         self._course, self.before = known, known.before

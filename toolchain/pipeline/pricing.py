@@ -31,7 +31,6 @@ from toolchain.records import (
 from toolchain.space import Architecture, SearchSpace
 from toolchain.supernet.families import declaration
 
-_BYTES_PER_PARAMETER = 4
 _VARYING_BYTES = 16
 """By how much one layer's entry takes more than another's: lengths and shapes are numbers of one to three bytes."""
 _NEVER = 1e12

@@ -82,15 +82,17 @@ def search(project: Project, run: Run, wish: Wish, *, listener: ProgressListener
     budget_sets = budget_sets_of(wish, prices)
     warnings = [doubt for one in prices.predictors for doubt in _doubts(one)]
     objectives = objectives_of(wish, prices, budget_sets)
+    course = Course(run.search_folder, digested(run, space, wish, budget_sets, objectives, prices), prices.folders)
+    chosen: Budget | None = None
     if not budget_sets[0]:
-        budget_sets = [(halfway(prices, objectives[0]),)]
+        chosen = (course.find_budget() if not wish.fresh else None) or halfway(prices, objectives[0])
+        budget_sets = [(chosen,)]
         limit = searching.spell(objectives[0], budget_sets[0][0].limit)
         warnings.append(
             f"no budget given: searched under {limit}, half-way between the smallest and the largest subnet"
         )
     first = first_subnets(prices, budget_sets, wish.seed)
-    course = Course(run.search_folder, digested(run, space, wish, budget_sets, objectives, prices), prices.folders)
-    course.open(earlier_evaluations(run, space) if wish.warm else (), fresh=wish.fresh)
+    course.open(earlier_evaluations(run, space) if wish.warm else (), fresh=wish.fresh, budget=chosen)
     with contextlib.closing(course):
         if course.result is not None:
             write_record(run.search_folder / "result.json", course.result)

@@ -95,9 +95,7 @@ class Surrogate:
         on = rows[tuned].tobytes() + quality[tuned].tobytes()
         if on != self._tuned_on:
             self._settings, self._tuned_on = _tune(known.part(tuned), _standard(quality[tuned])), on
-        covariance = _covariance(known, known, self._settings).astype(np.float64)
-        covariance[np.diag_indices(len(rows))] += self._settings.noise + _JITTER
-        factor, _ = cho_factor(covariance, lower=True)
+        factor = _factor(known, self._settings)
         self._alpha = cho_solve((factor, True), told).astype(np.float32)
         self._inverse = solve_triangular(factor, np.eye(len(rows)), lower=True).astype(np.float32)
         self._known = known
@@ -129,6 +127,19 @@ class Surrogate:
         return _Views(*(view.astype(np.float32) for view in (3 * sums, 2 * place, lines, choices)))
 
 
+def _factor(known: _Views, settings: _Settings) -> Floats:
+    """The lower Cholesky factor of the rows' covariance [n, n], in double precision, with what jitter it takes."""
+    exact = _Views(*(view.astype(np.float64) for view in known))  # type: ignore[arg-type]  # in double precision
+    covariance = _covariance(exact, exact, settings)
+    for jitter in (_JITTER, 1e-4, 1e-2):
+        try:
+            factor, _ = cho_factor(covariance + (settings.noise + jitter) * np.eye(len(covariance)), lower=True)
+        except np.linalg.LinAlgError:
+            continue
+        return np.asarray(factor)
+    raise ValueError("the covariance of what was told is no covariance")
+
+
 def _standard(values: Floats) -> Floats:
     return np.asarray((values - values.mean()) / (values.std() or 1.0))
 
@@ -152,18 +163,18 @@ def _squares(first: _Single, second: _Single) -> _Single:
 
 
 def _covariance(first: _Views, second: _Views, settings: _Settings) -> _Single:
-    """Of n rows with m others: [n, m]."""
+    """Of n rows with m others: [n, m], in the views' precision."""
     total: _Single = first.lines @ second.lines.T
-    total *= np.float32(settings.layers)
-    total += np.float32(settings.choices) * (first.choices @ second.choices.T)
+    total *= settings.layers
+    total += settings.choices * (first.choices @ second.choices.T)
     for one, other, variance, scale in (
         (first.sums, second.sums, settings.size, settings.size_scale),
         (first.places, second.places, settings.together, settings.together_scale),
     ):
         smooth = _squares(one, other)
-        smooth *= np.float32(-0.5 / scale**2)
+        smooth *= -0.5 / scale**2
         np.exp(smooth, out=smooth)
-        smooth *= np.float32(variance)
+        smooth *= variance
         total += smooth
     return total
 
