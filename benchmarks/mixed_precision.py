@@ -3,10 +3,10 @@
     python benchmarks/mixed_precision.py runs/sst2 runs/wikitext2 [--subnets 60] [--evaluations 100] [--device cpu]
 
 Of each trained run three searches, alike but for the files they may build: all fp32, all int8, or fp32 and int8 block
-by block; the last begins with what the two others have evaluated (--warm-start). All price latency by one table of mixed
-subnets, measured here, and judge quality of what would ship (int8: of the file, run by ONNX Runtime). Then, for some
-levels of quality that all-fp32 subnets reach, the fastest subnet of each search that reaches it is measured once more,
-all in one interleaved session, and its file's quality on test items is told: nobody searched on those. On a quiet
+by block; the last begins with what the two others have evaluated (--warm-start). All price latency by one table of
+mixed subnets, measured here, and judge quality of what would ship (int8: of the file, run by ONNX Runtime). Then, for
+some levels of quality that all-fp32 subnets reach, the fastest subnet of each search that reaches it is measured once
+more, all in one interleaved session, and its file's quality on test items is told: nobody searched on those. On a quiet
 machine.
 """
 
