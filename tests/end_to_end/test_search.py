@@ -452,16 +452,16 @@ def test_a_search_that_chose_its_budget_goes_on_with_it(here: Searched, monkeypa
     with monkeypatch.context() as patched:
         patched.setattr(Course, "end", lambda *_: (_ for _ in ()).throw(Stopped))
         with pytest.raises(Stopped):
-            call(here.root, "search", "--evaluations", "12")
+            call(here.root, "search", "--evaluations", "30")
     assert len(journal_lines(table)) > rows
     begun, steps = here.outcome, here.steps
-    done = call(here.root, "search", "--evaluations", "12", "--json")
+    done = call(here.root, "search", "--evaluations", "30", "--json")
     assert done.data["items_asked"] == 0
     assert here.outcome["budgets"] == begun["budgets"]
     assert here.steps[: len(steps)] == steps
     assert list(here.folder.glob("*.old")) == []
     assert len(list(here.folder.glob("*/course.json"))) == 1
-    again = call(here.root, "search", "--evaluations", "12", "--json")
+    again = call(here.root, "search", "--evaluations", "30", "--json")
     assert any("done before" in one for one in again.envelope["warnings"])
 
 

@@ -64,6 +64,11 @@ class Course:
         known = self._find()
         return known.budget if known is not None else None
 
+    def under_way(self, *, fresh: bool) -> bool:
+        """Whether there are steps to go on from, or a result."""
+        steps = self.folder / STEPS
+        return not fresh and steps.is_file() and steps.stat().st_size > 0 and self._find() is not None
+
     def open(self, before: Sequence[Evaluation], *, fresh: bool, budget: Budget | None = None) -> None:
         """Find out where the search is; one that cannot go on is moved aside, and begun anew.
 

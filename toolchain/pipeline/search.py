@@ -91,7 +91,8 @@ def search(project: Project, run: Run, wish: Wish, *, listener: ProgressListener
         warnings.append(
             f"no budget given: searched under {limit}, half-way between the smallest and the largest subnet"
         )
-    first = first_subnets(prices, budget_sets, wish.seed)
+    # Of one under way the tables have grown since: whether it could begin now is not asked.
+    first = [] if course.under_way(fresh=wish.fresh) else first_subnets(prices, budget_sets, wish.seed)
     course.open(earlier_evaluations(run, space) if wish.warm else (), fresh=wish.fresh, budget=chosen)
     with contextlib.closing(course):
         if course.result is not None:
@@ -116,6 +117,7 @@ class _Searching:
     ) -> None:
         self._project, self._run, self._wish, self._prices = project, run, wish, prices
         self._budget_sets, self._objectives = tuple(budget_sets), objectives
+        self._told: dict[str, list[str]] = {}
 
     def search(self, course: Course, first: Sequence[Architecture], listener: ProgressListener) -> Searched:
         started_at, wish, run, prices = now(), self._wish, self._run, self._prices
@@ -202,7 +204,7 @@ class _Searching:
                 target = read_target(device.target, project.root)
                 request = Request(device.workload, len(chosen), list(chosen), mixed=prices.mixed_on(device.target))
                 try:
-                    profile(project, run, target, request, listener=listener)
+                    self._told[device.target] = profile(project, run, target, request, listener=listener).warnings
                 except DeviceError as error:
                     hint = f"{error.hint}; or search without measuring: --remeasure 0"
                     raise DeviceError(error.what, why=error.why, hint=hint) from error
@@ -238,7 +240,7 @@ class _Searching:
 
     def _remarks(self, found: searching.Found, result: SearchResult, *, interrupted: bool) -> list[str]:
         spent = sum(one.batch >= 0 for one in found.evaluations)
-        remarks = []
+        remarks = list(dict.fromkeys(told for several in self._told.values() for told in several))
         if spent < self._wish.evaluations and not interrupted:
             remarks.append(f"the search ended after {spent} subnets: nothing new that fits was found")
         remarks.extend(

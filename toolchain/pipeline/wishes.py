@@ -181,7 +181,7 @@ def halfway(prices: Prices, objective: str) -> Budget:
 
 
 def first_subnets(prices: Prices, budget_sets: Sequence[tuple[Budget, ...]], seed: int) -> list[Architecture]:
-    """One subnet for each set of budgets that can be kept.
+    """One subnet for each set of budgets that can be kept, and of the extremes those that keep the loosest.
 
     Raises:
         InfeasibleError: the loosest set cannot be kept.
@@ -190,7 +190,9 @@ def first_subnets(prices: Prices, budget_sets: Sequence[tuple[Budget, ...]], see
     for budgets in budget_sets[1:]:
         with contextlib.suppress(InfeasibleError):  # its pick will say so
             found.append(searching.fitting(prices.space, budgets, prices.price, seed))
-    return found
+    extremes = [prices.space.smallest(), prices.space.largest()]
+    fits = [searching.violation(cost, budget_sets[0]) == 0 for cost in prices.costs(extremes)]
+    return [*found, *(one for one, fit in zip(extremes, fits, strict=True) if fit)]
 
 
 def earlier_evaluations(run: Run, space: SearchSpace) -> list[Evaluation]:
