@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from toolchain.errors import InfeasibleError, UsageError
 from toolchain.progress import Progress
 from toolchain.records import Budget, metric_of
-from toolchain.search import SEARCHERS, Found, Measuring, Search, Step, spell, violation
+from toolchain.search import NEVER, SEARCHERS, Found, Measuring, Search, Step, spell, violation
 from toolchain.space import Architecture, SearchSpace
 
 from .toy_problem import LATENCY, MEDIUM, SMALL, SPACE, Judged, ToyProblem, limit
@@ -337,3 +337,45 @@ def test_hopeless_subnets_are_raced_against_what_is_cheaper_and_cannot_win() -> 
             )
     assert not any(found.evaluations[index].stopped for index in found.front)
     assert not any(found.evaluations[pick.index].stopped for pick in found.picks if pick.index is not None)
+
+
+def test_what_a_device_could_not_run_wins_nothing_whatever_is_limited() -> None:
+    problem = ToyProblem()
+    budget = problem.budget(0.9, "parameters")
+    best = problem.search([budget], searcher="assisted").evaluations
+    winner = max(best, key=lambda one: one.quality.value).architecture
+    problem.measured[winner.id] = NEVER
+    found = problem.search([budget], searcher="assisted")
+    assert winner.id in {one.architecture.id for one in found.evaluations}
+    assert all(one.feasible == (one.architecture != winner) for one in found.evaluations)
+    assert found.picks[0].index is not None
+    assert found.evaluations[found.picks[0].index].architecture != winner
+    assert winner not in [found.evaluations[index].architecture for index in found.front]
+
+
+def test_who_was_given_up_beside_one_that_does_not_fit_after_all_is_judged_again() -> None:
+    """Whoever was raced against is measured far over the budget: what it had beaten comes back, judged in full."""
+    problem, beaten_by = ToyProblem(doubt=0.0), set[str]()
+
+    def judge(asked: Sequence[Architecture], rivals: Sequence[Sequence[Architecture]]) -> list[Judged]:
+        beaten_by.update(rivals[at][0].id for at in range(len(asked)) if rivals[at])
+        return [Judged(problem.quality(one), stopped=bool(rivals[at])) for at, one in enumerate(asked)]
+
+    def measure(chosen: Sequence[Architecture]) -> None:
+        problem.measured.update({one.id: 1.0 for one in chosen if one.id in beaten_by})
+
+    budget = problem.budget(0.6)
+    search = problem.begin([budget], searcher="assisted", measuring=Measuring(measure, at_once=40, rounds=2))
+    search._judge = judge
+    search.run()
+    found = search.found
+    assert problem.measured
+    assert any(not one.feasible for one in found.evaluations)
+    for one in found.evaluations:
+        cheaper = [other for other in found.evaluations if other.feasible and not other.stopped and other != one]
+        beaten = any(
+            other.quality.value >= one.quality.value and other.costs[LATENCY].value <= one.costs[LATENCY].value
+            for other in cheaper
+        )
+        assert not one.stopped or not one.feasible or beaten
+    assert len({one.architecture.id for one in found.evaluations}) == len(found.evaluations) == 40

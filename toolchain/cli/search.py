@@ -160,11 +160,13 @@ def _wish(options: dict[str, Any]) -> Wish:
 
 def _objective(given: str) -> tuple[Any, str | None]:
     """The metric and the device of `latency` or `rpi=latency`."""
-    from toolchain.errors import unknown_name
+    from toolchain.errors import UsageError, unknown_name
 
     device, _, name = given.rpartition("=")
     if name not in _OBJECTIVES:
         raise unknown_name("objective", name, _OBJECTIVES)
+    if device and name in {"size", "params"}:
+        raise UsageError(f"{name} is the same on every device", hint=f"write --objective {name}")
     return _OBJECTIVES[name], device or None
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import math
 import platform
 import threading
 from collections.abc import Iterator, Sequence
@@ -57,6 +58,10 @@ class Answered(Record, frozen=True):
     classes: int = 0
 
 
+_NO_LOSS = 1e9
+"""Of logits that are no numbers: they are wrong answers, and no reason to end a search."""
+
+
 class Question(NamedTuple):
     """Some of a run's held-out batches put to one architecture; it can travel to another process.
 
@@ -99,7 +104,7 @@ class HeldOut:
             items_sha256=question.items_sha256,
             architecture=question.architecture,
             batches=question.batches[: len(answers)],
-            losses=tuple(one.loss for one in answers),
+            losses=tuple(one.loss if math.isfinite(one.loss) else _NO_LOSS for one in answers),
             found=_packed(np.concatenate([one.found for one in answers]), classes),
             classes=classes,
         )

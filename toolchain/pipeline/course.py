@@ -15,9 +15,9 @@ from pathlib import Path
 import msgspec
 
 from toolchain import profiling, tables
-from toolchain.errors import MostoolError
+from toolchain.errors import IntegrityError, MostoolError
 from toolchain.files import set_aside
-from toolchain.journal import Journal
+from toolchain.journal import Journal, read_journal
 from toolchain.records import Budget, Evaluation, Record, SearchResult, Stored, read_record, write_record
 from toolchain.search import Step
 
@@ -66,8 +66,12 @@ class Course:
 
     def under_way(self, *, fresh: bool) -> bool:
         """Whether there are steps to go on from, or a result."""
-        steps = self.folder / STEPS
-        return not fresh and steps.is_file() and steps.stat().st_size > 0 and self._find() is not None
+        if fresh or self._find() is None:
+            return False
+        try:
+            return bool(read_journal(self.folder / STEPS, Step))
+        except IntegrityError:  # a whole line is damaged: it is set aside when the journal is opened
+            return True
 
     def open(self, before: Sequence[Evaluation], *, fresh: bool, budget: Budget | None = None) -> None:
         """Find out where the search is; one that cannot go on is moved aside, and begun anew.

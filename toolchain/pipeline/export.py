@@ -95,8 +95,8 @@ def export(
         listener(Progress("export", 1, _STEPS, "materialize, export, compare"))
         artifact, checks = run.build(architecture, model, session_options(target))
         listener(Progress("export", 2, _STEPS, f"measure on {target.id}"))
-        table = project.table_folder(target.id, run.space_of(architecture), workload)
-        predicted_s = _predicted_s(table, architecture)
+        table, row = _table(project, run, architecture, target, workload)
+        predicted_s = _predicted_s(table, row)
 
         def tell(note: str) -> None:
             listener(Progress("export", 2, _STEPS, note))
@@ -156,6 +156,19 @@ def export(
     listener(Progress("export", _STEPS, _STEPS))
     unjudged = [budget for budget in budgets if budget not in [outcome.budget for outcome in manifest.budgets]]
     return Exported(folder, manifest, [*_warnings(manifest), *_not_judged(unjudged, target, workload)])
+
+
+def _table(
+    project: Project, run: Run, architecture: Architecture, target: Target, workload: Workload
+) -> tuple[Path, Architecture]:
+    """Where the device's table of the architecture would be, and how it calls it: a mixed one also knows all fp32."""
+    own = project.table_folder(target.id, run.space_of(architecture), workload)
+    if (own / profiling.TABLE).is_file() or run.declared.has_bits(architecture) or not run.exports:
+        return own, architecture
+    mixed = project.table_folder(target.id, run.bits_space, workload)
+    if (mixed / profiling.TABLE).is_file():
+        return mixed, run.declared.at_bits(architecture, 32)
+    return own, architecture
 
 
 def usual_device(project: Project, run: Run, architecture: Architecture | None = None) -> tuple[str, Workload]:

@@ -96,11 +96,11 @@ class Judge:
         with more of them the chance to be given up wrongly would grow. When this returns, nothing is left at work.
 
         Raises:
-            ValueError: a rival was not judged on all items.
             MostoolError: a worker died, or was lost; what was answered until then is kept.
         """
         if rivals is None:
             rivals = [()] * len(architectures)
+        self._complete([rival for several in rivals for rival in several])
         racers = [
             (one, self._best(against) if self._races else None)
             for one, against in zip(architectures, rivals, strict=True)
@@ -113,6 +113,11 @@ class Judge:
                     started.setdefault(architecture.id, number)
             judged |= self._race({number: racers[number] for number in started.values()})
         return [judged[number] for number in range(len(racers))]
+
+    def _complete(self, rivals: Sequence[Architecture]) -> None:
+        """Ask again what rivals were known to answer: a damaged journal, or other items, may have lost it."""
+        lacking = {one.id: one for one in rivals if len(self._known.get(one.id, {})) < len(self._order)}
+        self._race({number: (one, None) for number, one in enumerate(lacking.values())})
 
     # -- a race -------------------------------------------------------------------------------------------------
 

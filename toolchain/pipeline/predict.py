@@ -267,7 +267,7 @@ def predict_arrays(info: PredictorInfo, arrays: AxisArrays) -> prediction.Predic
     """Latencies (or what else it predicts) of many architectures, given as arrays: [n] each."""
     parts = [
         prediction.apply(info, _features(info, part(arrays, slice(start, start + _AT_ONCE))))
-        for start in range(0, count(arrays), _AT_ONCE)
+        for start in range(0, max(1, count(arrays)), _AT_ONCE)
     ]
     return prediction.Predicted(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 

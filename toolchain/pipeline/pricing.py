@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,17 @@ import numpy as np
 from toolchain import profiling
 from toolchain import search as searching
 from toolchain.arrays import AxisArrays, Floats, count, present_layers, to_arrays
-from toolchain.errors import UsageError
+from toolchain.errors import MostoolError, UsageError
+from toolchain.files import sha256_file
 from toolchain.pipeline.latencies import value_of
-from toolchain.pipeline.predict import costs_of_arrays, find_predictor, predict, read_predictor, source_of
+from toolchain.pipeline.predict import (
+    costs_of_arrays,
+    find_predictor,
+    predict,
+    predictor_file,
+    read_predictor,
+    source_of,
+)
 from toolchain.pipeline.project import Project
 from toolchain.pipeline.runs import Run
 from toolchain.records import (
@@ -33,8 +42,6 @@ from toolchain.supernet.families import declaration
 
 _VARYING_BYTES = 16
 """By how much one layer's entry takes more than another's: lengths and shapes are numbers of one to three bytes."""
-_NEVER = 1e12
-"""The upper bound of what a device could not do: no budget allows so many seconds, bytes or joules."""
 
 
 class Asked(NamedTuple):
@@ -150,13 +157,34 @@ class Prices:
 
     def read_anew(self) -> None:
         """Take in what the tables hold now."""
-        self._priced = [
-            one._replace(predictor=read_predictor(one.folder, one.predictor.quantity)) for one in self._priced
-        ]
+        self._priced = [_anew(one) for one in self._priced]
         self._read_measured()
+
+    def known(self) -> list[Architecture]:
+        """The architectures of this space that some device's table holds."""
+        found: dict[str, Architecture] = {}
+        for one in self._priced:
+            if not (one.folder / profiling.TABLE).is_file():
+                continue
+            for row in profiling.read_table(one.folder)[1]:
+                plain = self._run.declared.without_bits(row.architecture) if one.widened else row.architecture
+                with contextlib.suppress(MostoolError):  # of the whole space, of which this one is a part
+                    self.space.check(plain)
+                    if self._row(one, plain).id == row.architecture.id:
+                        found[plain.id] = plain
+        return list(found.values())
 
     def _read_measured(self) -> None:
         self._measured = {one.key: _measured_costs(one) for one in self._priced}
+
+
+def _anew(one: _Priced) -> _Priced:
+    """With the predictor of what the table holds now; with the one before where too few rows of it tell by now."""
+    try:
+        predictor = read_predictor(one.folder, one.predictor.quantity)
+    except UsageError:
+        return one
+    return one._replace(predictor=predictor, sha256=sha256_file(predictor_file(one.folder, predictor.quantity)))
 
 
 def _price_on(project: Project, run: Run, space: SearchSpace, asked: Asked, workload: Workload | None) -> _Priced:
@@ -205,7 +233,8 @@ def _measured_costs(priced: _Priced) -> dict[str, Cost]:
     costs: dict[str, Cost] = {}
     for row in rows:
         if isinstance(row.outcome, Failed):
-            costs[row.architecture.id] = Cost(value=_NEVER, upper=_NEVER, source=info.environment.source)
+            never = Cost(value=searching.NEVER, upper=searching.NEVER, source=info.environment.source)
+            costs[row.architecture.id] = never
             continue
         latency = profiling.latency(row.outcome, anchor)
         value = value_of(priced.predictor.quantity, latency, row.outcome)

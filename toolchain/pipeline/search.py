@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
 from toolchain import search as searching
@@ -147,6 +146,8 @@ class _Searching:
                 under_way.run()
             except KeyboardInterrupt:
                 interrupted = True
+            smallest, largest = self._extremes(judge)  # as they cost by now
+            under_way.scale = self._scale(smallest, largest)
             found, repairs, asked = under_way.found, list(judge.repairs), judge.asked
         if not found.picks or found.picks[0].index is None:
             if interrupted:
@@ -190,7 +191,8 @@ class _Searching:
             [min(limits.get(name, np.inf), largest.costs[name].value) for name in self._objectives], dtype=np.float64
         )
         worst, best = sorted((smallest.quality.value, largest.quality.value))
-        return searching.Scale(cheapest, dearest, worst, best)
+        one_item = 1 / smallest.quality.n  # extremes that are equally good would make any figure of any gain
+        return searching.Scale(cheapest, dearest, worst, max(best, worst + one_item))
 
     def _measuring(self, listener: ProgressListener) -> searching.Measuring | None:
         """Of the devices that somebody here has measured; an imported table's nobody here may have."""
@@ -216,15 +218,14 @@ class _Searching:
         devices, best = self._prices.devices, found.picks[0].index
         if best is None:
             raise ValueError("a result has a winner")
-        cheap, dear = self._prices.costs([smallest.architecture, largest.architecture])
         return SearchResult(
             space=self._prices.space,
             searcher=self._wish.searcher,
             seed=self._wish.seed,
             budgets=self._budget_sets[0],
             winner=found.evaluations[best],
-            smallest=msgspec.structs.replace(smallest, costs=cheap),
-            largest=msgspec.structs.replace(largest, costs=dear),
+            smallest=smallest,
+            largest=largest,
             evaluations=tuple(found.evaluations),
             front=tuple(found.front),
             checkpoint_sha256=self._run.checkpoint_sha256,

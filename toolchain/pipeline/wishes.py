@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from toolchain import search as searching
-from toolchain.errors import InfeasibleError, MostoolError, UsageError
+from toolchain.errors import DeviceError, InfeasibleError, IntegrityError, MostoolError, UsageError
 from toolchain.pipeline.course import earlier_results
 from toolchain.pipeline.latencies import header_file
 from toolchain.pipeline.pricing import Asked, Prices
@@ -31,7 +31,6 @@ from toolchain.records import (
 from toolchain.space import Architecture, Axis, SearchSpace
 
 _MOST_SETS = 100
-_DECIDING = ("searcher", "evaluations", "batch", "seed", "remeasure", "racing", "warm")
 
 
 class Limits(NamedTuple):
@@ -83,12 +82,18 @@ class Wish(NamedTuple):
     workers: int = 1
     scheduler: str | None = None
 
+    @property
+    def main(self) -> str | None:
+        """The device that is searched for: the one that is named, first of all by `device`; None: the last profiled."""
+        named = [*(one.target for one in self.limits), *(one.target for one in self.objectives)]
+        return self.device or next((target for target in named if target is not None), None)
+
 
 def resolved_space(project: Project, run: Run, wish: Wish) -> SearchSpace:
     """The run's space, or that with the precision of the weights as further axes."""
     precision = wish.precision
     if precision is None and run.exports:
-        tables = [project.find_table(wish.device, space, wish.workload) for space in (run.info.space, run.bits_space)]
+        tables = [project.find_table(wish.main, space, wish.workload) for space in (run.info.space, run.bits_space)]
         used_at = [header_file(table).stat().st_mtime_ns if table else -1 for table in tables]
         precision = "mixed" if used_at[1] > used_at[0] else "fp32"
     if precision in {None, "fp32"}:
@@ -105,24 +110,17 @@ def costs_asked_for(project: Project, run: Run, space: SearchSpace, wish: Wish) 
     limits = [(one.metric, one.percentile, one.target) for one in wish.limits]
     objectives = [(one.metric, one.percentile, one.target) for one in wish.objectives]
     asked = [
-        Asked(target or wish.device, Quantity(metric=metric, percentile=percentile))
+        Asked(target or wish.main, Quantity(metric=metric, percentile=percentile))
         for metric, percentile, target in (*limits, *objectives)
         if metric in DEVICE_METRICS
     ]
-    named = wish.device is not None or wish.workload is not None
-    if asked:
-        main = wish.device or asked[0].target
-        return [Asked(main, MEDIAN), *asked] if any(one.target == main for one in asked) else asked
-    whole = space if space.axes == run.info.space.axes else run.bits_space
-    if named or project.find_table(None, whole) is not None:
-        try:
-            Prices(project, run, space, [Asked(wish.device, MEDIAN)], wish.workload)
-        except UsageError:
-            if named:
-                raise
-            return []  # a table with too few rows yet, and nothing asks for it
-        return [Asked(wish.device, MEDIAN)]
-    return []
+    if asked or wish.device is not None or wish.workload is not None:
+        return [Asked(wish.main, MEDIAN), *asked]
+    try:
+        Prices(project, run, space, [Asked(None, MEDIAN)], None)
+    except (UsageError, DeviceError, IntegrityError):
+        return []  # no table yet, too few rows, other settings than it was measured with: and nothing asks for it
+    return [Asked(None, MEDIAN)]
 
 
 def budget_sets_of(wish: Wish, prices: Prices) -> list[tuple[Budget, ...]]:
@@ -133,7 +131,7 @@ def budget_sets_of(wish: Wish, prices: Prices) -> list[tuple[Budget, ...]]:
     def budget(one: Limits, limit: float) -> Budget:
         if one.metric not in DEVICE_METRICS:
             return Budget(metric=one.metric, limit=limit)
-        target = one.target or wish.device or main
+        target = one.target or wish.main or main
         workload = devices[target].workload if target in devices else None
         return Budget(metric=one.metric, limit=limit, target=target, workload=workload, percentile=one.percentile)
 
@@ -153,7 +151,7 @@ def objectives_of(wish: Wish, prices: Prices, budget_sets: Sequence[tuple[Budget
     devices = [one.target for one in prices.devices]
     if wish.objectives:
         names = [
-            cost_key(one.metric, one.target or wish.device or (devices[0] if devices else None), one.percentile)
+            cost_key(one.metric, one.target or wish.main or (devices[0] if devices else None), one.percentile)
             for one in wish.objectives
         ]
         return tuple(dict.fromkeys(names))
@@ -183,16 +181,24 @@ def halfway(prices: Prices, objective: str) -> Budget:
 def first_subnets(prices: Prices, budget_sets: Sequence[tuple[Budget, ...]], seed: int) -> list[Architecture]:
     """One subnet for each set of budgets that can be kept, and of the extremes those that keep the loosest.
 
+    What was measured is known to fit where a prediction's interval would leave it in doubt.
+
     Raises:
         InfeasibleError: the loosest set cannot be kept.
     """
-    found = [searching.fitting(prices.space, budget_sets[0], prices.price, seed)]
-    for budgets in budget_sets[1:]:
-        with contextlib.suppress(InfeasibleError):  # its pick will say so
-            found.append(searching.fitting(prices.space, budgets, prices.price, seed))
     extremes = [prices.space.smallest(), prices.space.largest()]
-    fits = [searching.violation(cost, budget_sets[0]) == 0 for cost in prices.costs(extremes)]
-    return [*found, *(one for one, fit in zip(extremes, fits, strict=True) if fit)]
+    known = [*extremes, *prices.known()]
+    costs = prices.costs(known)
+    found: list[Architecture] = []
+    for number, budgets in enumerate(budget_sets):
+        fits = [one for one, cost in zip(known, costs, strict=True) if searching.violation(cost, budgets) == 0]
+        try:
+            found.append(fits[0] if fits else searching.fitting(prices.space, budgets, prices.price, seed))
+        except InfeasibleError:
+            if not number:
+                raise  # of the others their picks will say so
+    kept = [searching.violation(cost, budget_sets[0]) == 0 for cost in costs[:2]]
+    return [*found, *(one for one, fit in zip(extremes, kept, strict=True) if fit)]
 
 
 def earlier_evaluations(run: Run, space: SearchSpace) -> list[Evaluation]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,6 +13,8 @@ from toolchain.search.genes import Genes
 from toolchain.search.problem import Price, violations
 from toolchain.space import Architecture, SearchSpace
 
+NEVER = 1e12
+"""The cost of what a device could not do: so many seconds, bytes or joules nobody allows."""
 _ROUNDS = 60
 _WIDTH = 200
 
@@ -19,8 +22,11 @@ _WIDTH = 200
 def violation(costs: Mapping[str, Cost], budgets: Sequence[Budget]) -> float:
     """By how much a subnet exceeds its budgets: 0 when it keeps all, else the sum of relative excesses.
 
-    A budget is compared with a cost's upper bound, so a predictor's doubt counts against the subnet.
+    A budget is compared with a cost's upper bound, so a predictor's doubt counts against the subnet. What a device that
+    is searched for could not run exceeds any, whatever is limited.
     """
+    if any(cost.upper >= NEVER for cost in costs.values()):
+        return math.inf
     return sum(max(0.0, costs[budget.key].upper / budget.limit - 1) for budget in budgets)
 
 

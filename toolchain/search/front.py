@@ -39,9 +39,10 @@ def _dominated(index: int, front: Sequence[int], quality: Floats, costs: Floats)
 
 
 def hypervolume(qualities: Floats, costs: Floats) -> float:
-    """The volume that points dominate in the unit box: quality in [0, 1], costs [n, objectives] in [0, 1].
+    """The volume that points dominate above quality 0 and below costs [n, objectives] of 1.
 
-    Points outside count as far as they reach into the box. With one cost it is computed here; with more by pymoo.
+    In units of the scale's box: better qualities than its best make it exceed 1. With one cost it is
+    computed here; with more by pymoo.
     """
     quality, cost = np.clip(qualities, 0.0, None), np.clip(costs, 0.0, None)
     inside = (cost < 1).all(axis=1) & (quality > 0)

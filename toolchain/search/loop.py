@@ -94,7 +94,7 @@ class Found(NamedTuple):
 
 
 class Search:
-    """A search under way. `found` is what it amounts to so far, whenever it is asked."""
+    """A search under way. `found` is what it amounts to so far, whenever it is asked, and on the `scale` set then."""
 
     def __init__(
         self,
@@ -115,6 +115,7 @@ class Search:
             before: evaluations of earlier searches: they teach, they may win, and they are not counted.
         """
         self._wanted, self._searcher, self._costs, self._judge = wanted, searcher, costs, judge
+        self.scale = wanted.scale
         self._measuring, self._keep, self._listener = measuring, keep, listener
         self._evaluations = [msgspec.structs.replace(one, batch=-1) for one in before]
         self._before = len(before)
@@ -129,7 +130,7 @@ class Search:
     def replay(self, steps: Sequence[Step]) -> None:
         """Take up a search that was stopped, where it was."""
         for step in steps:
-            self._evaluations.extend(step.evaluations)
+            self._take(step.evaluations)
             self._batches += bool(step.evaluations)
             if not step.evaluations:
                 self._rounds += 1
@@ -145,6 +146,7 @@ class Search:
             self._look_at(first[: wanted.evaluations])
         while self._spent < wanted.evaluations:
             self._measure_if_due()
+            self._reopen()
             asked = self._searcher.ask(min(wanted.batch, wanted.evaluations - self._spent))
             if not asked:
                 break
@@ -155,9 +157,9 @@ class Search:
     def _spent(self) -> int:
         return len(self._evaluations) - self._before
 
-    def _look_at(self, asked: Sequence[Architecture]) -> None:
+    def _look_at(self, asked: Sequence[Architecture], *, racing: bool = True) -> None:
         costs = self._costs(asked)
-        judged = self._judge(asked, [self._rivals(cost) for cost in costs])
+        judged = self._judge(asked, [self._rivals(cost) if racing else [] for cost in costs])
         fresh = [
             Evaluation(
                 architecture=architecture,
@@ -170,10 +172,35 @@ class Search:
             for architecture, cost, one in zip(asked, costs, judged, strict=True)
         ]
         self._batches += 1
-        self._evaluations.extend(fresh)
+        self._take(fresh)
         self._keep(Step(evaluations=tuple(fresh)))
         self._price_anew()  # all in one go, as the one that takes this up will: last bits depend on what goes together
         self._listener(Progress("search", self._spent, self._wanted.evaluations, self._note()))
+
+    def _take(self, evaluations: Sequence[Evaluation]) -> None:
+        """Add these; one that was known already is known anew, in its place."""
+        places = {one.architecture.id: place for place, one in enumerate(self._evaluations)}
+        for one in evaluations:
+            place = places.get(one.architecture.id)
+            if place is None:
+                self._evaluations.append(one)
+            else:
+                self._evaluations[place] = msgspec.structs.replace(one, batch=self._evaluations[place].batch)
+
+    def _reopen(self) -> None:
+        """Judge in full what was given up beside a rival that does not beat it after all: prices have changed since."""
+        again = [
+            one.architecture for one in self._evaluations if one.stopped and one.feasible and not self._beaten(one)
+        ]
+        if again:
+            self._look_at(again, racing=False)
+
+    def _beaten(self, stopped: Evaluation) -> bool:
+        """Whether something known in full is better than it was estimated to be, and costs no more."""
+        rivals = {one.id for one in self._rivals(stopped.costs)}
+        return any(
+            one.architecture.id in rivals and one.quality.value >= stopped.quality.value for one in self._evaluations
+        )
 
     def _rivals(self, costs: dict[str, Cost]) -> list[Architecture]:
         """The best known in full that cost no more in any respect that counts."""
@@ -211,6 +238,7 @@ class Search:
         if self._measuring is None:
             return
         for _ in range(_FINAL_LOOKS):
+            self._reopen()
             picked = [self._evaluations[index].architecture for index in self._picked() if index is not None]
             unsure = {one.id: one for one in picked if one.id not in self._measured}
             if not unsure:
@@ -286,7 +314,8 @@ class Search:
     def _nearest(self, budgets: tuple[Budget, ...]) -> str:
         if not self._evaluations:
             return "nothing was evaluated"
-        nearest = min(self._evaluations, key=lambda one: (violation(one.costs, budgets), one.architecture.id))
+        seen = [one for one in self._evaluations if not one.stopped] or self._evaluations
+        nearest = min(seen, key=lambda one: (violation(one.costs, budgets), one.architecture.id))
         gaps = (
             f"{spell(budget.key, nearest.costs[budget.key].upper)} where {spell(budget.key, budget.limit)} is allowed"
             for budget in budgets
@@ -305,7 +334,7 @@ class Search:
         known = [one for one in evaluations if one.feasible and not one.stopped]
         if not known:
             return TracePoint(evaluations=spent, hypervolume=0.0, best=0.0)
-        scale = self._wanted.scale
+        scale = self.scale
         quality = np.array([one.quality.value for one in known])
         costs = np.array([self._objectives(one) for one in known])
         volume = hypervolume(
