@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import itertools
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from strategies import spaces
 
 from toolchain.arrays import architecture_at, count, draw_arrays, part, present_layers, to_arrays
+from toolchain.errors import UsageError
 from toolchain.records import Workload
 from toolchain.space import Architecture, Axis, SearchSpace
 from toolchain.supernet.families import declaration, find_families
@@ -133,6 +135,9 @@ def test_features_begin_with_the_pass_and_every_block_is_made_of_some(family: st
         assert all(np.isfinite(values).all() and values.min() >= 0 for values in features.values())
         owned = [name for names in declared.BLOCKS.values() for name in names]
         assert len(owned) == len(set(owned))
+        with contextlib.suppress(UsageError):  # a family without bits has all its features already
+            wide = declared.with_bits(space)
+            features |= declared.features(wide, draw_arrays(wide, 20, np.random.default_rng(0)), Workload())
         assert set(owned) == set(features)
 
 
