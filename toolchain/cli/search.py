@@ -56,6 +56,7 @@ _OBJECTIVES = {
 @click.option("--length", type=click.IntRange(1), help="Of the table with so many tokens. [the one profiled last]")
 @click.option("--searcher", default="assisted", show_default=True, help="assisted, nsga2, evolution or random.")
 @click.option("--evaluations", type=click.IntRange(1), default=100, show_default=True, help="Subnets to evaluate.")
+@click.option("--at-once", type=click.IntRange(1), default=5, show_default=True, help="Subnets to evaluate at a time.")
 @click.option("--remeasure", type=click.IntRange(0), default=3, show_default=True, help="Subnets to measure at a time.")
 @click.option("--no-racing", is_flag=True, help="Let every subnet answer all validation items, hopeless ones too.")
 @click.option("--warm-start", is_flag=True, help="Begin with what earlier searches of the run have evaluated.")
@@ -148,6 +149,7 @@ def _wish(options: dict[str, Any]) -> Wish:
         precision=options["precision"],
         searcher=options["searcher"],
         evaluations=options["evaluations"],
+        batch=options["at_once"],
         seed=options["seed"],
         remeasure=options["remeasure"],
         racing=not options["no_racing"],

@@ -73,7 +73,7 @@ class Wish(NamedTuple):
     precision: FilePrecision | None = None
     searcher: str = "assisted"
     evaluations: int = 100
-    batch: int = 10
+    batch: int = searching.BATCH
     seed: int = 0
     remeasure: int = 3
     racing: bool = True

@@ -2,12 +2,13 @@
 
 from toolchain.search.budgets import NEVER, fitting, spell, violation
 from toolchain.search.front import front_indices, hypervolume
-from toolchain.search.loop import Found, Measuring, Scale, Search, Step, Wanted
+from toolchain.search.loop import BATCH, Found, Measuring, Scale, Search, Step, Wanted
 from toolchain.search.problem import Price, Priced, Problem, Told
 from toolchain.search.proposing import Searcher
 from toolchain.search.searchers import SEARCHERS, build_searcher
 
 __all__ = [
+    "BATCH",
     "NEVER",
     "SEARCHERS",
     "Found",

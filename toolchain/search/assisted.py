@@ -26,7 +26,7 @@ from toolchain.search.problem import Problem
 from toolchain.search.proposing import Proposing, one_thread
 from toolchain.search.surrogate import Surrogate
 
-FIRST = 20
+FIRST = 12
 """Subnets that are evaluated before a model chooses any."""
 _DRAWN = 3000
 _GENERATIONS = 6
