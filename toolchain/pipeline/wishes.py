@@ -118,8 +118,12 @@ def costs_asked_for(project: Project, run: Run, space: SearchSpace, wish: Wish) 
         return [Asked(wish.main, MEDIAN), *asked]
     try:
         Prices(project, run, space, [Asked(None, MEDIAN)], None)
-    except (UsageError, DeviceError, IntegrityError):
-        return []  # no table yet, too few rows, other settings than it was measured with: and nothing asks for it
+    except UsageError:
+        return []  # no table yet, or too few rows, and nothing asks for it
+    except (DeviceError, IntegrityError):  # a table that may not be used: it is not needed where something else limits
+        if not wish.limits:
+            raise
+        return []
     return [Asked(None, MEDIAN)]
 
 
