@@ -72,7 +72,8 @@ def path(pi: Board, made: Made, tmp_path_factory: pytest.TempPathFactory) -> Gon
     said["test"] = call(root, "devices", "test", "rpi")
     said["profile"] = require(call(root, "profile", "--device", "rpi", "--n", str(ROWS), "--json"))
     (table,) = (root / "profiles" / "rpi").iterdir()
-    said["search"] = require(call(root, "search", "--device", "rpi", "--latency", "10s", "--evaluations", "10"))
+    search = ("search", "--device", "rpi", "--latency", "10s", "--evaluations", "10", "--remeasure", "0")  # slow enough
+    said["search"] = require(call(root, *search))
     said["export"] = require(
         call(root, "export", "--format", "onnx", "--device", "rpi", "--out", "bundles/on-rpi", "--json")
     )
