@@ -80,7 +80,7 @@ class Prices:
             DeviceError: a table was measured with other settings than its device has now.
         """
         self._run, self.space = run, space
-        self._priced = [_price_on(project, run, space, one, workload) for one in dict.fromkeys(asked)]
+        self._priced = [price_on(project, run, space, one, workload) for one in dict.fromkeys(asked)]
         self._overhead = _file_overhead_bytes(run, space)
         self._measured: dict[str, dict[str, Cost]] = {}
         self._read_measured()
@@ -187,7 +187,7 @@ def _anew(one: _Priced) -> _Priced:
     return one._replace(predictor=predictor, sha256=sha256_file(predictor_file(one.folder, predictor.quantity)))
 
 
-def _price_on(project: Project, run: Run, space: SearchSpace, asked: Asked, workload: Workload | None) -> _Priced:
+def price_on(project: Project, run: Run, space: SearchSpace, asked: Asked, workload: Workload | None) -> _Priced:
     """The predictor of a device's table: of the space that is searched, or of the whole it is a part of."""
     bits = space.axes != run.info.space.axes
     for whole in [run.bits_space] if bits else _wholes(run):

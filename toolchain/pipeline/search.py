@@ -121,7 +121,10 @@ class _Searching:
     def search(self, course: Course, first: Sequence[Architecture], listener: ProgressListener) -> Searched:
         started_at, wish, run, prices = now(), self._wish, self._run, self._prices
         problem = searching.Problem(prices.space, prices.price, self._budget_sets[0], self._objectives)
-        with open_executor(wish.workers, wish.scheduler) as executor, self._judge(executor) as judge:
+        with (
+            open_executor(wish.workers, wish.scheduler) as executor,
+            Judge(run, executor=executor, racing=wish.racing) as judge,
+        ):
             smallest, largest = self._extremes(judge)
             under_way = searching.Search(
                 searching.Wanted(
@@ -164,9 +167,6 @@ class _Searching:
         outputs = (run.search_folder / "result.json",)
         write_run_info(run.search_folder / "run.json", "search", wish._asdict(), started_at, outputs=outputs)
         return Searched(result, [*repairs, *self._remarks(found, result, interrupted=interrupted)], asked, interrupted)
-
-    def _judge(self, executor: object) -> Judge:
-        return Judge(self._run, executor=executor, racing=self._wish.racing)  # type: ignore[arg-type]
 
     def _extremes(self, judge: Judge) -> tuple[Evaluation, Evaluation]:
         space, prices = self._prices.space, self._prices

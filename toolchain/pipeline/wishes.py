@@ -13,7 +13,7 @@ from toolchain import search as searching
 from toolchain.errors import DeviceError, InfeasibleError, IntegrityError, MostoolError, UsageError
 from toolchain.pipeline.course import earlier_results
 from toolchain.pipeline.latencies import header_file
-from toolchain.pipeline.pricing import Asked, Prices
+from toolchain.pipeline.pricing import Asked, Prices, price_on
 from toolchain.pipeline.project import Project
 from toolchain.pipeline.runs import Run
 from toolchain.records import (
@@ -117,7 +117,7 @@ def costs_asked_for(project: Project, run: Run, space: SearchSpace, wish: Wish) 
     if asked or wish.device is not None or wish.workload is not None:
         return [Asked(wish.main, MEDIAN), *asked]
     try:
-        Prices(project, run, space, [Asked(None, MEDIAN)], None)
+        price_on(project, run, space, Asked(None, MEDIAN), None)
     except UsageError:
         return []  # no table yet, or too few rows, and nothing asks for it
     except (DeviceError, IntegrityError):  # a table that may not be used: it is not needed where something else limits
