@@ -14,6 +14,7 @@ from made_project import Made, call, journal_lines, require
 
 import toolchain.cli.demo
 import toolchain.cli.devices
+import toolchain.cli.export
 import toolchain.cli.look
 import toolchain.cli.make
 import toolchain.cli.predict
@@ -91,6 +92,7 @@ def _indexes_options(function: ast.FunctionDef, name: str) -> bool:
 MODULES = (
     toolchain.cli.demo,
     toolchain.cli.devices,
+    toolchain.cli.export,
     toolchain.cli.look,
     toolchain.cli.make,
     toolchain.cli.predict,
@@ -105,7 +107,6 @@ def unread(command: click.Command, source: str) -> set[str | None]:
     assert command.callback is not None
     functions = functions_of(source)
     names = {parameter.name for parameter in command.params} - EVERYWHERE
-    names -= {"format"} if command.name == "export" else set()  # one so far; a choice that refuses all others
     names -= {"config"} if command.name == "train" else set()  # read before the command runs: see test_recipes
     return names - read_names(functions[command.callback.__name__], functions)
 

@@ -12,7 +12,7 @@ import torch
 
 import toolchain
 from toolchain import records
-from toolchain.export import Checks, build_checks, export_onnx
+from toolchain.export import Checks, DeviceKind, build_checks, export_encoder
 from toolchain.records import Artifact, Manifest
 from toolchain.space import Architecture
 from toolchain.supernet.families import declaration
@@ -33,10 +33,21 @@ def make_checks(subnet: Subnet, rows: int = 6) -> Checks:
     return build_checks(subnet, ids, padding=0)
 
 
-def export(subnet: Subnet, path: Path, checks: Checks | None = None) -> Artifact:
-    return export_onnx(
-        subnet, subnet.architecture, path, checks or make_checks(subnet), checkpoint_sha256="c" * 64, options={}
+PORTABLE = DeviceKind("onnxruntime", "CUDAExecutionProvider", "x86_64", ())
+"""A device whose files have standard operators alone."""
+
+
+def export(subnet: Subnet, path: Path, checks: Checks | None = None, device: DeviceKind = PORTABLE) -> Artifact:
+    artifact, _ = export_encoder(
+        subnet,
+        subnet.architecture,
+        path,
+        checks or make_checks(subnet),
+        device=device,
+        checkpoint_sha256="c" * 64,
+        options={},
     )
+    return artifact
 
 
 class Ingredients:

@@ -106,7 +106,7 @@ def test_a_missed_budget_and_masked_words_are_said_too(ingredients: Ingredients,
         )
         for metric, limit in (("size_bytes", 2**20), ("parameters", 5000))
     )
-    write(ingredients, tmp_path / "b", budgets=missed, labels=(), predicted_s=None, trivial_quality=None)
+    write(ingredients, tmp_path / "b", budgets=missed, task="mlm", labels=(), predicted_s=None, trivial_quality=None)
     card = (tmp_path / "b" / "README.md").read_text()
     assert "size: 2.00 MiB, limit 1.00 MiB: MISSED" in card
     assert "parameters: 10,000, limit 5,000: MISSED" in card

@@ -12,11 +12,11 @@ import tiny
 import torch
 from onnx import numpy_helper
 
-import toolchain.export.onnx as onnx_module
+import toolchain.export.compiling as compiling_module
 import toolchain.export.session as session_module
 from toolchain.errors import IntegrityError, ParityError
-from toolchain.export import RECIPE, check_parity, open_session, predictor
-from toolchain.export.onnx import OPSET
+from toolchain.export import check_parity, open_session, predictor
+from toolchain.export.onnx import OPSET, RECIPE
 from toolchain.files import sha256_file
 from toolchain.supernet.families import declaration
 from toolchain.supernet.module import Subnet
@@ -134,7 +134,7 @@ def test_a_file_that_computes_something_else_is_not_kept(tmp_path: Path) -> None
 
 
 def test_an_exporter_that_freezes_the_length_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trace = onnx_module._trace
+    trace = compiling_module.trace
 
     def frozen(subnet: torch.nn.Module, checks: Any) -> bytes:
         model = onnx.load_from_string(trace(subnet, checks))
@@ -143,7 +143,7 @@ def test_an_exporter_that_freezes_the_length_is_caught(tmp_path: Path, monkeypat
             one.type.tensor_type.shape.dim[1].dim_value = checks.inputs[0]["input_ids"].shape[1]
         return model.SerializeToString()  # type: ignore[no-any-return]
 
-    monkeypatch.setattr(onnx_module, "_trace", frozen)
+    monkeypatch.setattr(compiling_module, "trace", frozen)
     with pytest.raises(ParityError, match="does not run"):
         export(make_subnet(), tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())

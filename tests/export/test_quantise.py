@@ -1,56 +1,40 @@
 from __future__ import annotations
 
-import functools
-import tempfile
-from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
 import numpy as np
 import onnx
 import pytest
 import tiny
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from onnxruntime.quantization import quantize_dynamic
 
-import toolchain.export.onnx as onnx_module
 from toolchain.arrays import to_arrays
-from toolchain.errors import ParityError
-from toolchain.export import (
-    INT8_RECIPE,
-    RECIPE,
-    TOLERANCE,
-    Checks,
-    check_parity,
-    export_int8,
-    open_session,
-    quantise,
-    read_manifest,
-    tolerance,
-    verify_files,
-    write_bundle,
+from toolchain.errors import UsageError
+from toolchain.export import TOLERANCE, Checks, check_parity, open_session, tolerance
+from toolchain.export.isa import int8_form
+from toolchain.export.quantise import INT8_RECIPE, integers, quantise, recipe_of_pairs
+from toolchain.export.rewriting import module_of
+
+from .made_precisions import (
+    BERT,
+    constants,
+    distance,
+    kinds,
+    largest,
+    make_subnet,
+    modules_with,
+    one_product,
+    trace_subnet,
+    traced,
 )
-from toolchain.export.quantise import module_of
-from toolchain.files import sha256_file
-from toolchain.records import Artifact
-from toolchain.space import Architecture
-from toolchain.supernet.families import declaration
 
-from .made_bundle import Ingredients, export, make_checks, make_subnet
-
-BERT = declaration("bert")
 PER_LAYER = {
     "attention_bits": ("links.{}", "blocks.{}.query", "blocks.{}.key", "blocks.{}.value", "blocks.{}.output"),
     "ffn_bits": ("blocks.{}.fc1", "blocks.{}.fc2"),
 }
 """Products with a weight in each layer."""
-
-
-def largest(labels: int, **bits: Any) -> Architecture:
-    """The largest architecture, all fp32 but for these bits."""
-    return Architecture("bert", BERT.at_bits(tiny.resolved(labels).largest(), 32).axes | bits)
-
 
 POLICIES: dict[str, dict[str, Any]] = {
     "nothing": {},
@@ -64,51 +48,12 @@ POLICIES: dict[str, dict[str, Any]] = {
 CASES = [(labels, name) for labels in (0, 3) for name in POLICIES]
 
 
-class Exported(NamedTuple):
-    """The largest subnet as an fp32 file, with the checks of its module."""
-
-    model: bytes
-    artifact: Artifact
-    checks: Checks
-
-
-@functools.cache
-def exported(labels: int) -> Exported:
-    subnet = make_subnet(labels, architecture=tiny.resolved(labels).largest())
-    checks = make_checks(subnet)
-    with tempfile.TemporaryDirectory() as scratch:
-        artifact = export(subnet, Path(scratch) / "model.onnx", checks)
-        return Exported((Path(scratch) / "model.onnx").read_bytes(), artifact, checks)
-
-
-def quantised(folder: Path, architecture: Architecture, labels: int) -> tuple[Artifact, Checks, Checks]:
-    """The quantised file `model.onnx`: its artifact, the module's checks and its own."""
-    model, artifact, checks = exported(labels)
-    (folder / "model.onnx").write_bytes(model)
-    artifact, own = export_int8(
-        folder / "model.onnx",
-        artifact,
-        architecture,
-        checks,
-        modules=BERT.int8_modules(architecture),
-        precision=BERT.precision(architecture),
-        options={},
-    )
-    return artifact, checks, own
-
-
-def products(model: onnx.ModelProto) -> Counter[str]:
-    """How many products of integers there are in each module."""
-    return Counter(module_of(node) for node in model.graph.node if node.op_type == "MatMulInteger")
-
-
 @pytest.mark.parametrize(("labels", "name"), CASES)
-def test_the_file_is_quantised_where_the_policy_says_and_nowhere_else(tmp_path: Path, labels: int, name: str) -> None:
+def test_the_file_is_quantised_where_the_policy_says_and_nowhere_else(labels: int, name: str) -> None:
     architecture = largest(labels, **POLICIES[name])
-    artifact, checks, own = quantised(tmp_path, architecture, labels)
-    model = onnx.load(tmp_path / "model.onnx")
-    onnx.checker.check_model(model, full_check=True)
-    found = products(model)
+    model = quantise(traced(labels).model, BERT.int8_modules(architecture))
+    onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
+    found = modules_with(model, "MatMulInteger")
     assert found.keys() <= BERT.int8_modules(architecture)
     assert set(found.values()) <= {1}
     for axis, parts in PER_LAYER.items():
@@ -117,85 +62,128 @@ def test_the_file_is_quantised_where_the_policy_says_and_nowhere_else(tmp_path: 
             assert len(modules & found.keys()) == (len(modules) if bits == 8 else 0)
     in_head = {"head", "head.dense"} if labels == 0 else {"head.dense", "head.labels"}
     assert in_head & found.keys() == (in_head if architecture.number("head_bits") == 8 else set())
-    kinds = {one.name: one.data_type for one in model.graph.initializer}
-    table_is_int8 = architecture.number("embedding_bits") == 8
-    assert ("word.weight" in kinds) == (not table_is_int8)
-    assert artifact.quantised_max_abs_error is not None
-    assert (artifact.quantised_max_abs_error > 1e-4) == (name != "nothing")
-    fp32, int8 = (np.concatenate([one.ravel() for one in found.expected]) for found in (checks, own))
-    assert np.sqrt(np.mean((int8 - fp32) ** 2)) < 0.1 * np.sqrt(np.mean(fp32**2))
-    assert check_parity(open_session(tmp_path / "model.onnx", {}), own, TOLERANCE) == 0
+    assert ("word.weight" in constants(model)) == (architecture.number("embedding_bits") != 8)
+    assert (distance(model, traced(labels).checks) > 1e-4) == (name != "nothing")
+    assert distance(model, traced(labels).checks) < 0.05
 
 
 @pytest.mark.parametrize(("labels", "name"), CASES)
-def test_the_file_takes_the_bytes_that_were_counted(tmp_path: Path, labels: int, name: str) -> None:
+def test_the_file_takes_the_bytes_that_were_counted(labels: int, name: str) -> None:
     architecture = largest(labels, **POLICIES[name])
-    quantised(tmp_path, architecture, labels)
+    model = quantise(traced(labels).model, BERT.int8_modules(architecture))
     space = BERT.with_bits(tiny.resolved(labels))
     (counted,) = BERT.counts(space, to_arrays(space, [architecture]))["weight_bytes"]
-    stored = [numpy_helper.to_array(one) for one in onnx.load(tmp_path / "model.onnx").graph.initializer]
-    assert sum(one.nbytes for one in stored if one.dtype != np.int64) == counted
+    assert sum(one.nbytes for one in constants(model).values() if one.dtype != np.int64) == counted
 
 
 @pytest.mark.parametrize("labels", [0, 3])
-def test_numbers_and_operators_are_those_of_onnx_runtimes_own_quantiser(tmp_path: Path, labels: int) -> None:
-    architecture = largest(labels, attention_bits=(8, 32, 8), ffn_bits=(8, 8, 32))
-    modules = BERT.int8_modules(architecture)
-    fp32, _, checks = exported(labels)
-    ours, plain = quantise(fp32, modules), onnx.load_from_string(fp32)
+def test_operators_and_answers_are_those_of_onnx_runtimes_own_quantiser(tmp_path: Path, labels: int) -> None:
+    """With eight bits: it has nothing between those and seven."""
+    fp32, checks, _ = traced(labels)
+    modules = BERT.int8_modules(largest(labels, attention_bits=(8, 32, 8), ffn_bits=(8, 8, 32)))
+    ours, plain = quantise(fp32, modules, paired=False), onnx.load_from_string(fp32)
     weights = {one.name: numpy_helper.to_array(one) for one in plain.graph.initializer}
     for node in [one for one in plain.graph.node if one.op_type == "Transpose" and one.input[0] in weights]:
         plain.graph.node.remove(node)  # it quantises no weight that it finds behind a transposition
         plain.graph.initializer.append(numpy_helper.from_array(weights[node.input[0]].T.copy(), node.output[0]))
     chosen = [one.name for one in plain.graph.node if one.op_type == "MatMul" and module_of(one) in modules]
     theirs = tmp_path / "theirs.onnx"
-    quantize_dynamic(
-        plain, theirs, nodes_to_quantize=chosen, op_types_to_quantize=["MatMul"], per_channel=True, reduce_range=True
-    )
-    mine, other = onnx.load_from_string(ours), onnx.load(theirs)
-    kinds = ("DynamicQuantizeLinear", "MatMulInteger")
-    counts = [Counter(one.op_type for one in model.graph.node if one.op_type in kinds) for model in (mine, other)]
-    assert counts[0] == counts[1]
+    quantize_dynamic(plain, theirs, nodes_to_quantize=chosen, op_types_to_quantize=["MatMul"], per_channel=True)
+    counts = [kinds(model) for model in (ours, onnx.load(theirs))]
+    for kind in ("DynamicQuantizeLinear", "MatMulInteger"):
+        assert counts[0][kind] == counts[1][kind] > 0
     session, reference = open_session(ours, {}), open_session(theirs, {})
     for one in checks.inputs:
-        np.testing.assert_allclose(session.run(None, one)[0], reference.run(None, one)[0], atol=1e-5)
+        # Its eight bits go to 127.5, ours to 127.
+        np.testing.assert_allclose(session.run(None, one)[0], reference.run(None, one)[0], rtol=0.05, atol=0.02)
 
 
-def test_the_same_module_gives_the_same_bytes() -> None:
-    modules = BERT.int8_modules(largest(0, **POLICIES["all"]))
-    model = exported(0).model
-    assert quantise(model, sorted(modules)) == quantise(model, sorted(modules, reverse=True))
+@pytest.mark.parametrize("paired", [True, False])
+def test_the_same_module_gives_the_same_bytes(paired: bool) -> None:
+    model, _, modules = traced(0)
+    made = quantise(model, sorted(modules), paired=paired)
+    assert made == quantise(model, sorted(modules, reverse=True), paired=paired)
+    assert b"/root" not in made
 
 
-def test_products_stay_within_what_every_processor_adds_exactly(tmp_path: Path) -> None:
-    """Seven bits, for AVX2's sums of 16 bits; a table that is only looked up has eight."""
-    for name, most in {"table and decoder": 64, "embedding": 127, "all": 64}.items():
-        quantised(tmp_path, largest(0, **POLICIES[name]), 0)
-        stored = onnx.load(tmp_path / "model.onnx").graph.initializer
-        values = [numpy_helper.to_array(one) for one in stored if one.data_type == onnx.TensorProto.INT8]
-        assert {int(np.abs(one).max()) for one in values} == {most}
+# -- sums stay exact ---------------------------------------------------------------------------------------------------
 
 
-def test_the_artifact_says_what_was_done_to_the_file(tmp_path: Path) -> None:
-    architecture = largest(3, **POLICIES["all"])
-    artifact, _, _ = quantised(tmp_path, architecture, 3)
-    path = tmp_path / "model.onnx"
-    assert (artifact.sha256, artifact.size_bytes) == (sha256_file(path), path.stat().st_size)
-    assert (artifact.precision, artifact.recipe) == ("int8", f"{RECIPE}+{INT8_RECIPE}")
-    assert artifact.architecture == architecture
-    assert artifact.parameters == BERT.parameters(tiny.resolved(3), architecture)
+@pytest.mark.parametrize("wide", [1, 2, 3, 64, 101])
+def test_no_two_neighbours_are_larger_than_16_bits_allow(wide: int) -> None:
+    rng = np.random.default_rng(wide)
+    rows = np.abs(rng.standard_normal((50, wide))) * rng.choice([-1, 1], (50, 1))  # of one sign: the worst
+    values, scales = integers(rows.astype(np.float32), paired=True)
+    padded = np.pad(values.astype(int), ((0, 0), (0, wide % 2)))
+    assert np.abs(padded[:, ::2] + padded[:, 1::2]).max() * 255 <= 32767
+    assert np.abs(values).max() <= 127
+    finer = np.abs(scales) < np.abs(rows).max(axis=1) / 64
+    assert finer.all()  # than seven bits
+    assert np.abs(values * scales[:, None] - rows).max() <= scales.max() * 0.501
 
 
-def test_a_row_of_zeros_stays_zeros(tmp_path: Path) -> None:
-    architecture = largest(3, ffn_bits=(8, 8, 8))
-    subnet = make_subnet(3, architecture=BERT.without_bits(architecture))
+def test_a_product_of_paired_weights_is_exact_on_this_processor() -> None:
+    """Whichever it has. The largest activations and weights as large as they may be: those of eight bits saturate on
+    an x86 without VNNI, these nowhere."""
+    weight = np.tile(np.float32([[127, 1, 64, 64, -127, -1, 100, 28]]), (24, 33))
+    model = onnx.load_from_string(quantise(one_product(weight), ["dense"]))
+    integer = next(node for node in model.graph.node if node.op_type == "MatMulInteger")
+    model.graph.output.append(helper.make_tensor_value_info(integer.output[0], onnx.TensorProto.INT32, None))
+    session = open_session(model.SerializeToString(), {})
+    stored = constants(model.SerializeToString())["dense.weight.int8"].astype(np.int64)
+    for rows in (1, 2, 5, 16, 64):
+        x = np.full((rows, weight.shape[1]), 3.0, np.float32)  # all 255 of 255
+        _, sums = session.run(None, {"x": x})
+        np.testing.assert_array_equal(sums, np.full((rows, len(stored)), 255 * stored.sum(axis=1)))
+
+
+def test_paired_weights_are_nearer_than_seven_bits_would_be() -> None:
+    rows = np.random.default_rng(0).standard_normal((200, 256)).astype(np.float32)
+    values, scales = integers(rows, paired=True)
+    seven = np.abs(rows).max(axis=1, keepdims=True) / 64
+    apart = [
+        np.sqrt(np.mean((rows - found) ** 2)) for found in (values * scales[:, None], np.rint(rows / seven) * seven)
+    ]
+    assert apart[0] < 0.75 * apart[1]
+
+
+def test_a_row_of_zeros_stays_zeros() -> None:
+    subnet = make_subnet(3)
     subnet.get_parameter("blocks.0.fc1.weight").data[2:5] = 0
-    checks = make_checks(subnet)
-    export(subnet, tmp_path / "model.onnx", checks)
-    model = quantise((tmp_path / "model.onnx").read_bytes(), BERT.int8_modules(architecture))
-    scales = {one.name: numpy_helper.to_array(one) for one in onnx.load_from_string(model).graph.initializer}
-    assert np.isfinite(scales["blocks.0.fc1.weight.scale"]).all()
+    fp32, checks, _ = trace_subnet(subnet)
+    model = quantise(fp32, BERT.int8_modules(largest(3, ffn_bits=(8, 8, 8))))
+    assert np.isfinite(constants(model)["blocks.0.fc1.weight.scale"]).all()
     check_parity(open_session(model, {}), checks, tolerance("mixed", checks))
+
+
+# -- what a graph may look like ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "attributes"), [("MatMul", {}), ("Gemm", {}), ("Gemm", {"transB": 1})])
+def test_a_weight_may_lie_either_way(kind: str, attributes: dict[str, int]) -> None:
+    rng = np.random.default_rng(0)
+    x, columns = rng.standard_normal((5, 8)).astype(np.float32), rng.standard_normal((8, 3)).astype(np.float32)
+    by_rows = bool(attributes)
+    fp32 = one_product(columns.T if by_rows else columns, by_rows=by_rows, kind=kind, **attributes)
+    model = quantise(fp32, ["dense"])
+    assert kinds(model)["MatMulInteger"] == 1
+    np.testing.assert_allclose(open_session(model, {}).run(None, {"x": x})[0], x @ columns, atol=0.1)
+
+
+@pytest.mark.parametrize(("kind", "attributes"), [("Gemm", {"alpha": 2.0}), ("Gemm", {"transA": 1}), ("Add", {})])
+def test_what_is_no_product_is_refused_by_its_name(kind: str, attributes: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"dense\.weight") as refusal:
+        quantise(one_product(np.ones((4, 4)), by_rows=False, kind=kind, **attributes), ["dense"])
+    assert kind in refusal.value.why
+    assert refusal.value.hint
+
+
+def test_modules_that_are_not_there_change_nothing() -> None:
+    fp32 = one_product(np.eye(4))
+    assert kinds(quantise(fp32, ["elsewhere"])) == kinds(fp32)
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_quantised_file_may_differ_more_between_machines_by_a_share_of_its_logits() -> None:
@@ -205,38 +193,10 @@ def test_a_quantised_file_may_differ_more_between_machines_by_a_share_of_its_log
     assert tolerance("int8", Checks([], [np.zeros((2, 3), np.float32)])) == TOLERANCE
 
 
-def test_no_file_is_left_where_its_answers_are_not_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(model: bytes, modules: frozenset[str]) -> bytes:
-        proto = onnx.load_from_string(quantise(model, modules))
-        for one in proto.graph.initializer:
-            if one.name.endswith("fc1.weight.scale"):
-                one.CopyFrom(numpy_helper.from_array(np.full_like(numpy_helper.to_array(one), np.inf), one.name))
-        return proto.SerializeToString()
-
-    monkeypatch.setattr(onnx_module, "quantise", broken)
-    with pytest.raises(ParityError, match="not finite"):
-        quantised(tmp_path, largest(3, ffn_bits=(8, 8, 8)), 3)
-    assert not list(tmp_path.iterdir())
+def test_the_recipe_tells_paired_weights_from_others() -> None:
+    assert recipe_of_pairs(paired=True) == INT8_RECIPE != recipe_of_pairs(paired=False)
 
 
-def test_a_bundle_says_what_quantising_changed(tmp_path: Path) -> None:
-    made = Ingredients(tmp_path)
-    architecture = BERT.at_bits(made.artifact.architecture, 8)
-    artifact, own = export_int8(
-        made.model,
-        made.artifact,
-        architecture,
-        made.checks,
-        modules=BERT.int8_modules(architecture),
-        precision="int8",
-        options={},
-    )
-    manifest = msgspec.structs.replace(
-        made.manifest, artifact=artifact, parity_tolerance=tolerance(artifact.precision, own)
-    )
-    folder = tmp_path / "bundle"
-    write_bundle(folder, manifest, made.model, made.tokenizer, own, made.examples)
-    verify_files(folder, read_manifest(folder))
-    card = (folder / "README.md").read_text()
-    assert f"{artifact.quantised_max_abs_error:.1e}" in card
-    assert "ffn_bits" in card
+@pytest.mark.parametrize(("machine", "paired"), [("x86_64", True), ("aarch64", False), ("arm64", False)])
+def test_only_where_pairs_are_added_in_16_bits_must_weights_be_paired(machine: str, paired: bool) -> None:
+    assert int8_form(machine, ("avx2", "avx512_vnni")).paired == int8_form(machine, ()).paired == paired

@@ -186,6 +186,32 @@ def test_a_gpu_that_is_not_built_for_is_refused_with_those_that_are() -> None:
 
 
 @rtx
+def test_the_gpu_of_this_machine_is_none_of_several() -> None:
+    with refusal_of("request", r"compute_capability '8\.6,current': `current` stands alone"):
+        build_plan(transformer(), request(compute_capability="8.6,current"), {"ids": (1, 8)})
+
+
+@rtx
+def test_a_plan_is_told_from_the_model_it_was_made_of() -> None:
+    model = transformer(fixed=True)
+    assert tensorrt_plan.is_plan(build_plan(model, request(), {"ids": (1, 8)}))
+    assert not tensorrt_plan.is_plan(model)
+
+
+@pytest.mark.parametrize("content", [onnx.ModelProto(producer_name="p").SerializeToString(), b""])
+def test_what_may_be_a_model_is_no_plan(content: bytes) -> None:
+    assert not tensorrt_plan.is_plan(content)
+
+
+def test_every_field_of_a_model_may_come_first() -> None:
+    """In whichever order a writer has them: a field's number and kind are its first byte, or the first two."""
+    fields = onnx.ModelProto.DESCRIPTOR.fields
+    kinds = {field.number: 0 if field.cpp_type == field.CPPTYPE_INT64 else 2 for field in fields}
+    begins = {number << 3 | kind for number, kind in kinds.items()}
+    assert {one if one < 128 else one & 127 | 128 for one in begins} == tensorrt_plan._MODEL_BEGINS
+
+
+@rtx
 @pytest.mark.skipif(cuda.open_library(("libcuda.so.1",), {}) is not None, reason="this machine has an NVIDIA driver")
 def test_on_this_machine_the_plan_is_for_its_own_gpu() -> None:
     """There is none here, and TensorRT says so: nothing is built for another one in its stead."""
@@ -309,7 +335,7 @@ def test_shapes_are_spelled_as_trtexec_spells_them() -> None:
     assert settings.lowest == {"ids": (1, 1), "mask": (1, 1), "scope:0": (2,)}
 
 
-@pytest.mark.parametrize("name", ["gpu", "gpu-tensorrt", "jetson"])
+@pytest.mark.parametrize("name", ["gpu", "gpu-rtx", "gpu-tensorrt", "jetson"])
 def test_the_shipped_targets_are_valid_and_so_are_the_lines_they_show(name: str) -> None:
     text = (shipped_folder("targets") / f"{name}.toml").read_text()
     shown = re.sub(r'^# (?=\[|"?[a-z_.0-9]+"? = )', "", text, flags=re.MULTILINE)
@@ -319,5 +345,5 @@ def test_the_shipped_targets_are_valid_and_so_are_the_lines_they_show(name: str)
         assert target.id == name
         assert target.runtime.on_accelerator
         if target.runtime.engine != "onnxruntime":
-            settings = tensorrt_plan.settings_of(request("tensorrt", **target.runtime.options))
+            settings = tensorrt_plan.settings_of(request(target.runtime.engine, **target.runtime.options))
             assert settings.cuda_graph is (content is shown)

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -13,8 +14,20 @@ import pytest
 from toolchain.devices import Connection, ConnectionLostError
 from toolchain.devices.local import LONGEST_LINE_BYTES, LocalConnection, LocalDevice
 from toolchain.errors import DeviceError, MostoolError
+from toolchain.onboard.tensorrt_plan import is_plan
 from toolchain.profiling.groups import Candidate, Spent, measure, noise_floor
-from toolchain.profiling.session import InputShape, peak_memory_bytes, read_environment, run_model
+from toolchain.profiling.session import (
+    InputShape,
+    ModelRefusedError,
+    Plan,
+    ProviderRefusedError,
+    RefusedError,
+    build_plan,
+    peak_memory_bytes,
+    read_builder,
+    read_environment,
+    run_model,
+)
 from toolchain.progress import Progress
 from toolchain.records import Failed, Timed
 from toolchain.targets import Runtime, Target
@@ -338,6 +351,83 @@ def test_outputs_that_are_not_as_announced_are_garbage(folder: Path, target: Tar
     device, _ = replaying(target, [HELLO, *lines])
     with pytest.raises(DeviceError, match="garbage"):
         run_model(folder / "good.onnx", [{"x": np.zeros(1)}], device)
+
+
+PLANNED = b'{"type":"planned","builder":"tensorrt","version":"10.3.0","compute_capability":"8.7","size_bytes":8}'
+
+
+def test_an_engine_comes_in_parts(folder: Path, target: Target, inputs: Inputs) -> None:
+    parts = [PART.replace(b"AACAPwAAAEA=", data) for data in (b"AACAPw==", b"AAAAQA==")]
+    optioned = msgspec.structs.replace(
+        target, runtime=Runtime(engine="tensorrt", options={"profile.min": "x:1x8", "tf32": "1"})
+    )
+    device, made = replaying(optioned, [HELLO, step(-1), step(0), b'{"type":"beat"}', PLANNED, *parts, DONE])
+    found = build_plan(folder / "good.onnx", inputs, device, {"profile.min": "x:2x8", "profile.max": "x:8x8"})
+    assert found == Plan(b"\0\0\x80?\0\0\0@", "tensorrt", "10.3.0", "8.7")
+    asked = json.loads(made[0].sent[0])
+    assert (asked["op"], asked["model"]) == ("plan", str(folder / "good.onnx"))
+    assert asked["options"] == {"profile.min": "x:2x8", "profile.max": "x:8x8", "tf32": "1"}
+    assert asked["inputs"]["x"]["shape"] == [4, 8]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [DONE],
+        [PLANNED, DONE],
+        [PLANNED, PART.replace(b"AACAPwAAAEA=", b"AACAPw=="), DONE],
+        [PLANNED, PART, PART, DONE],
+        [PLANNED, PART.replace(b"AACAPwAAAEA=", b"AACAPwAAAEAA"), DONE],
+        [PLANNED, PART.replace(b'"output":0', b'"output":1'), DONE],
+        [PLANNED, PART.replace(b"AAC", b"!!!"), DONE],
+        [PLANNED, PART.replace(b"AAC", "äää".encode()), DONE],
+        [PLANNED, PLANNED, PART, DONE],
+        [PLANNED.replace(b'"8.7"', b'""'), PART, DONE],
+        [PLANNED.replace(b'"8.7"', b'"current"'), PART, DONE],
+        [PLANNED.replace(b":8}", b":0}"), DONE],
+        [PART, PLANNED, DONE],
+        [RAN, PART, DONE],
+    ],
+)
+def test_an_engine_that_is_not_as_announced_is_garbage(
+    folder: Path, target: Target, inputs: Inputs, lines: list[bytes]
+) -> None:
+    device, made = replaying(target, [HELLO, step(0), *lines])
+    with pytest.raises(DeviceError, match="garbage"):
+        build_plan(folder / "good.onnx", inputs, device)
+    assert made[0].closed
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"), [("provider", ProviderRefusedError), ("load", ModelRefusedError), ("engine", RefusedError)]
+)
+def test_who_cannot_build_is_told_apart(
+    folder: Path, target: Target, inputs: Inputs, kind: str, error: type[DeviceError]
+) -> None:
+    line = json.dumps({"type": "error", "kind": kind, "message": "because of this"}).encode()
+    with pytest.raises(DeviceError) as caught:
+        build_plan(folder / "good.onnx", inputs, replaying(target, [HELLO, step(0), line])[0])
+    assert type(caught.value) is error
+    with pytest.raises(DeviceError, match="lost"):
+        build_plan(folder / "good.onnx", inputs, replaying(target, [HELLO, step(0), TimeoutError()])[0])
+
+
+@pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed")
+def test_an_engine_is_built_by_a_worker_without_a_gpu(folder: Path, target: Target, inputs: Inputs) -> None:
+    device = LocalDevice(msgspec.structs.replace(target, runtime=Runtime(engine="tensorrt_rtx")))
+    named = Runtime(engine="tensorrt_rtx", options={"compute_capability": "8.9"})
+    builder = LocalDevice(msgspec.structs.replace(target, runtime=named))
+    assert read_builder(builder).engine == "tensorrt_rtx"
+    plan = build_plan(folder / "good.onnx", inputs, builder)
+    assert (plan.builder, plan.compute_capability) == ("tensorrt_rtx", "8.9")
+    assert is_plan(plan.content)
+    with pytest.raises(ModelRefusedError):
+        build_plan(folder / "broken.onnx", inputs, builder)
+    with pytest.raises(DeviceError, match="did not understand"):
+        build_plan(folder / "good.onnx", inputs, LocalDevice(target))
+    if not read_builder(builder).accelerator:
+        with pytest.raises(ProviderRefusedError, match="has to be named"):
+            build_plan(folder / "good.onnx", inputs, device)
 
 
 # -- what a table's header says --------------------------------------------------------------------------------------

@@ -71,6 +71,6 @@ def common(command: F) -> F:
     return command
 
 
-from toolchain.cli import train, make, search, demo, predict, look, devices  # noqa: E402, I001  # they add themselves to the group
+from toolchain.cli import train, make, export, search, demo, predict, look, devices  # noqa: E402, I001  # they add themselves to the group
 
-__all__ = ["Group", "app", "common", "demo", "devices", "look", "make", "predict", "search", "train"]
+__all__ = ["Group", "app", "common", "demo", "devices", "export", "look", "make", "predict", "search", "train"]

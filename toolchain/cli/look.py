@@ -32,7 +32,7 @@ def evaluate(json: bool, quiet: bool, **options: Any) -> None:
     mostool evaluate --arch largest --source subnet --beam 4 --dump-text said.txt
     """
     from toolchain.errors import UsageError
-    from toolchain.export import read_manifest
+    from toolchain.export import read_subnet_manifest
     from toolchain.pipeline.evaluate import Words
     from toolchain.pipeline.evaluate import evaluate as evaluate_subnet
     from toolchain.pipeline.project import Project
@@ -47,7 +47,7 @@ def evaluate(json: bool, quiet: bool, **options: Any) -> None:
         if options[flag] is not None and len(given) > 1:
             raise UsageError(f"--{flag.replace('_', '-')} goes with one --arch", hint="give one --arch")
     if bundle is not None and not given:
-        architectures = [read_manifest(bundle).artifact.architecture]
+        architectures = [read_subnet_manifest(bundle).artifact.architecture]
     else:
         architectures = [run.read_architecture(one) for one in given or ["winner"]]
     words = None

@@ -1,4 +1,4 @@
-"""The subcommands that make something of a run: profile, export."""
+"""The subcommand that measures subnets: profile."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import click
 
 from toolchain.cli.app import app, common
-from toolchain.cli.options import FOLDER, run_option, strict_option
+from toolchain.cli.options import run_option, strict_option
 from toolchain.cli.output import (
     ProgressPrinter,
     plain,
     print_result,
 )
 from toolchain.cli.values import ERROR, SPAN
-from toolchain.cli.words import manifest_in_words, on_run, profiled_in_words
+from toolchain.cli.words import on_run, profiled_in_words
 
 
 @app.command()
@@ -59,10 +59,11 @@ def profile(json: bool, quiet: bool, **options: Any) -> None:
 
     from toolchain.errors import MostoolError, UsageError
     from toolchain.pipeline.growing import MOST, SUBNETS, Goal
-    from toolchain.pipeline.profile import Profiled, Request, profile_all, usual_workload
+    from toolchain.pipeline.profile import Profiled, Request, profile_all
     from toolchain.pipeline.profile import profile as profile_run
     from toolchain.pipeline.project import Project
     from toolchain.pipeline.runs import Run
+    from toolchain.pipeline.workloads import usual_workload
     from toolchain.records import Workload
     from toolchain.targets import read_target
 
@@ -124,61 +125,3 @@ def profile(json: bool, quiet: bool, **options: Any) -> None:
         print_result(plain(data), warnings, lines[:-1], as_json=False, quiet=quiet or json)
         raise failures[0]
     print_result(plain(data[0] if len(targets) == 1 else data), warnings, lines, as_json=json, quiet=quiet)
-
-
-@app.command()
-@click.option("--format", type=click.Choice(["onnx"]), default="onnx", show_default=True)
-@run_option
-@click.option("--arch", help="JSON, a file, an id, smallest, largest. [the last search's winner]")
-@click.option("--device", help="Where the file is measured. [the search's device, else the last profiled, else cpu]")
-@click.option(
-    "--batch", type=click.IntRange(1), help="Sequences in one pass. [the search's, else the last profiled, else 1]"
-)
-@click.option(
-    "--length",
-    type=click.IntRange(1),
-    help="Tokens in a sequence. [the search's, else the last profiled, else the run's longest, at most 128]",
-)
-@click.option("--out", type=FOLDER, help="The bundle's folder. [bundles/RUN-ID]")
-@strict_option
-@common
-def export(json: bool, quiet: bool, **options: Any) -> None:
-    """Compile a subnet into a bundle, and measure the file that ships on the device.
-
-    \b
-    mostool export --format onnx
-    mostool export --arch largest --out bundles/largest
-    """
-    from toolchain.pipeline.export import export as export_run
-    from toolchain.pipeline.export import usual_device
-    from toolchain.pipeline.project import Project
-    from toolchain.pipeline.runs import Run
-    from toolchain.records import Workload
-    from toolchain.targets import Local, read_target
-
-    project = Project(Path())
-    run = Run(project.find_run(options["run"]))
-    result = run.find_result()
-    architecture = run.read_architecture(options["arch"] or "winner")
-    device, usual = usual_device(project, run, architecture)
-    target = read_target(options["device"] or device, project.root)
-    workload = Workload(
-        batch=options["batch"] or usual.batch, sequence_length=options["length"] or usual.sequence_length
-    )
-    won = result is not None and result.winner.architecture == architecture
-    with ProgressPrinter(quiet=quiet) as listener:
-        made = export_run(
-            project,
-            run,
-            architecture,
-            target,
-            workload,
-            budgets=result.budgets if result and won else (),
-            out=options["out"],
-            strict=options["strict"],
-            listener=listener,
-        )
-    data = {"bundle": str(made.folder), "manifest": made.manifest}
-    where = "" if isinstance(target.connection, Local) else f" --device {target.id}"
-    lines = manifest_in_words(made.folder, made.manifest, where)
-    print_result(plain(data), made.warnings, lines, as_json=json, quiet=quiet)

@@ -94,7 +94,7 @@ def search(json: bool, quiet: bool, **options: Any) -> None:
         f"quality measured on {'the ' if not result.winner.stopped else ''}{result.winner.quality.n} validation items "
         f"that the winner was picked on; {_sources(result)}",
         _spent(searched),
-        f"next: mostool {'export --format onnx' if run.exports else 'finetune --arch winner'}{on_run(options['run'])}",
+        f"next: mostool export --format onnx{on_run(options['run'])}",
     ]
     data = {
         "result": str(run.search_folder / "result.json"),

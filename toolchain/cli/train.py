@@ -297,8 +297,6 @@ def _mixture_in_words(state: dict[str, float]) -> list[str]:
 
 
 def _next(run: Run) -> str:
-    if not run.exports:
-        return f"mostool evaluate --arch largest --source subnet --run {run.folder}"
     if run.info.space.point is not None:
         return f"mostool export --run {run.folder}"
     return f"mostool profile --device cpu --run {run.folder}"

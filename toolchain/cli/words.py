@@ -141,25 +141,23 @@ def manifest_in_words(folder: Path, manifest: Any, where: str = "") -> list[str]
     """What a bundle holds; `where` is the option that names its device, where that is not this machine."""
     from toolchain.records import names_of
 
-    latency, environment = manifest.latency, manifest.environment
-    p99 = f"; p99 {ms(latency.p99_s)}" if latency.p99_s is not None else ""
-    predicted = f", predicted {ms(manifest.predicted_s)}" if manifest.predicted_s else ""
+    artifact = manifest.artifact
+    quality = "not judged: there is no text of its kind" if manifest.quality is None else manifest.quality
+    parity = "none to be had" if artifact.parity_max_abs_error is None else f"{artifact.parity_max_abs_error:.1e}"
+    if artifact.quantised_max_abs_error is not None:
+        parity += f", quantised {artifact.quantised_max_abs_error:.1e}"
+    if manifest.device_parity_max_abs_error is not None:
+        parity += f", on {manifest.target} {manifest.device_parity_max_abs_error:.1e}"
     lines = [
         f"{folder}",
-        f"latency: {ms(latency.median_s)} {spread(latency.half_width_s, latency.median_s)} "
-        f"(p50{p99}; n={latency.n} calls in {latency.rounds} rounds) {environment.source} on {manifest.target}, "
-        f"{environment.engine} {environment.engine_version} {manifest.artifact.precision}, "
-        f"{manifest.threads} thread(s), batch {manifest.workload.batch} x {manifest.workload.sequence_length} tokens"
-        f"{predicted}",
-        f"quality: {manifest.quality}, of this file run here",
-        f"size: {mib(manifest.artifact.size_bytes)}, {manifest.artifact.parameters:,} parameters; "
-        f"parity: largest difference {manifest.artifact.parity_max_abs_error:.1e}"
-        + (
-            f", on {manifest.target} {manifest.device_parity_max_abs_error:.1e}"
-            if manifest.device_parity_max_abs_error is not None
-            else ""
-        ),
+        f"latency: {_latency_in_words(manifest)}",
+        f"quality: {quality}{', of this file run here' if manifest.quality is not None else ''}",
+        f"size: {mib(artifact.size_bytes)}, {artifact.parameters:,} parameters; parity: largest difference {parity}",
     ]
+    for one in manifest.tried:
+        taken = "not measured" if one.latency is None else ms(one.latency.median_s)
+        judged = "" if one.quality is None else f", {one.quality}"
+        lines.append(f"tried: {one.precision}: {taken}{judged}: {one.why or 'ships'}")
     names = names_of(outcome.budget.key for outcome in manifest.budgets)
     for outcome in manifest.budgets:
         key, verdict = outcome.budget.key, "met" if outcome.met else "MISSED"
@@ -168,8 +166,23 @@ def manifest_in_words(folder: Path, manifest: Any, where: str = "") -> list[str]
     return [*lines, f"next: mostool verify {folder}{where}"]
 
 
+def _latency_in_words(manifest: Any) -> str:
+    latency, environment = manifest.latency, manifest.environment
+    if latency is None:
+        return "not measured: the machine that built it cannot run it"
+    p99 = f"; p99 {ms(latency.p99_s)}" if latency.p99_s is not None else ""
+    predicted = f", predicted {ms(manifest.predicted_s)}" if manifest.predicted_s else ""
+    return (
+        f"{ms(latency.median_s)} {spread(latency.half_width_s, latency.median_s)} "
+        f"(p50{p99}; n={latency.n} calls in {latency.rounds} rounds) {environment.source} on {manifest.target}, "
+        f"{environment.engine} {environment.engine_version} {manifest.artifact.precision}, "
+        f"{manifest.threads} thread(s), batch {manifest.workload.batch} x {manifest.workload.sequence_length} tokens"
+        f"{predicted}"
+    )
+
+
 def demo_in_words(made: Any, out: Path) -> list[str]:
-    manifest, result = made.exported.manifest, made.searched.result
+    manifest, result = made.manifest, made.searched.result
     latency, environment = manifest.latency, manifest.environment
     rows = [
         [name, percent(quality.value), ms(seconds), mib(size_bytes), f"{parameters:,.0f}"]

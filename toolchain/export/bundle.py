@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
 
 import msgspec
 
@@ -15,29 +17,38 @@ from toolchain.errors import IntegrityError, UsageError
 from toolchain.export.card import render_card
 from toolchain.export.parity import Checks, save_checks
 from toolchain.files import disk_errors, inside, sha256_file, sync_folder, write_bytes, write_text
-from toolchain.records import Manifest, read_record, write_record
+from toolchain.records import AnyManifest, Manifest, read_record, write_record
 
 MANIFEST_FILE = "manifest.json"
 CARD_FILE = "README.md"
 CHECKS_FILE = "parity.safetensors"
-_EXAMPLE_FILE = "run_example.py"
+TOKENIZER_FILE = "tokenizer.json"
+EXAMPLE_FILE = "run_example.py"
+_SCRIPTS = {"translate": "run_translation.py"}
+"""Which of the scripts here is the bundle's example, by its task."""
+
+
+M = TypeVar("M", bound=AnyManifest)
 
 
 def write_bundle(
     folder: Path,
-    manifest: Manifest,
+    manifest: M,
     model: Path,
-    tokenizer: Path,
+    tokenizer: Path | None,
     checks: Checks,
     examples: Sequence[str | tuple[str, str]],
-) -> Manifest:
+    further: Mapping[str, bytes | Path] = MappingProxyType({}),
+) -> M:
     """Build the bundle beside `folder` and put it in place when it is whole; a bundle that stood there is replaced.
 
     Until then what stood there stays as it was, and it is put back where the last step fails.
 
     Args:
         manifest: complete but for `files`, which is filled here.
+        tokenizer: its tokenizer.json; without one the bundle has no example to run.
         examples: texts, or pairs of them, for the example to run on when it is given none.
+        further: what else ships, by the names of the files.
 
     Raises:
         UsageError: `folder` holds something that is not a bundle.
@@ -51,13 +62,19 @@ def write_bundle(
         try:
             part.chmod(0o755)
             write_bytes(part / manifest.artifact.file, model.read_bytes())
-            write_bytes(part / "tokenizer.json", tokenizer.read_bytes())
-            write_bytes(part / _EXAMPLE_FILE, Path(__file__).with_name(_EXAMPLE_FILE).read_bytes())
             save_checks(checks, part / CHECKS_FILE)
-            write_text(part / "examples.json", json.dumps(examples, ensure_ascii=False, indent=2) + "\n")
-            write_text(part / CARD_FILE, render_card(manifest))
+            if tokenizer is not None:
+                write_bytes(part / TOKENIZER_FILE, tokenizer.read_bytes())
+                script = _SCRIPTS.get(manifest.task, EXAMPLE_FILE)
+                write_bytes(part / EXAMPLE_FILE, Path(__file__).with_name(script).read_bytes())
+                write_text(part / "examples.json", json.dumps(examples, ensure_ascii=False, indent=2) + "\n")
+            for name, content in further.items():
+                write_bytes(part / name, content if isinstance(content, bytes) else content.read_bytes())
             files = {path.name: sha256_file(path) for path in sorted(part.iterdir())}
-            manifest = msgspec.structs.replace(manifest, files=files)
+            manifest = msgspec.structs.replace(manifest, files=files)  # the card says what there is
+            write_text(part / CARD_FILE, render_card(manifest))
+            files[CARD_FILE] = sha256_file(part / CARD_FILE)
+            manifest = msgspec.structs.replace(manifest, files=dict(sorted(files.items())))
             write_record(part / MANIFEST_FILE, manifest)
             _put_in_place(part, folder)
         finally:
@@ -80,8 +97,8 @@ def _put_in_place(part: Path, folder: Path) -> None:
     sync_folder(folder.parent)
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a bundle.
+def read_manifest(folder: Path) -> AnyManifest:
+    """The manifest of a bundle: a `Manifest` where it is of a run's subnet that was measured.
 
     Raises:
         UsageError: `folder` is no bundle.
@@ -89,10 +106,25 @@ def read_manifest(folder: Path) -> Manifest:
     """
     if not folder.is_dir() or not (folder / MANIFEST_FILE).exists():
         raise UsageError(f"{folder} is not a bundle", why=f"it has no {MANIFEST_FILE}", hint="give a bundle's folder")
-    return read_record(inside(folder, MANIFEST_FILE), Manifest)
+    path = inside(folder, MANIFEST_FILE)
+    manifest = read_record(path, AnyManifest)
+    return manifest if manifest.training is None or manifest.latency is None else read_record(path, Manifest)
 
 
-def verify_files(folder: Path, manifest: Manifest) -> None:
+def read_subnet_manifest(folder: Path) -> Manifest:
+    """The manifest of a bundle that holds a subnet of a run.
+
+    Raises:
+        UsageError: `folder` is no bundle, or one of a model that was brought, or that nobody has measured.
+        IntegrityError: its manifest cannot be read.
+    """
+    manifest = read_manifest(folder)
+    if not isinstance(manifest, Manifest):
+        raise UsageError(f"{folder} holds no subnet of a run that was measured", hint="give the bundle of a subnet")
+    return manifest
+
+
+def verify_files(folder: Path, manifest: AnyManifest) -> None:
     """Every file of the manifest is there, plain, inside the folder and unchanged; nothing else is.
 
     What the manifest says agrees with itself and, in words, with the model card it vouches for: figures that were
@@ -106,7 +138,10 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
             raise IntegrityError(
                 f"{name} was changed", why="its sha256 is not the manifest's", hint="get the bundle again"
             )
-    for name in (manifest.artifact.file, "tokenizer.json", CHECKS_FILE, CARD_FILE):
+    expected = [manifest.artifact.file, CHECKS_FILE, CARD_FILE]
+    if manifest.training is not None:
+        expected.append(TOKENIZER_FILE)
+    for name in expected:
         if name not in manifest.files:
             raise IntegrityError(f"the manifest does not vouch for {name}", hint="get the bundle again")
     if manifest.files[manifest.artifact.file] != manifest.artifact.sha256:

@@ -2,76 +2,137 @@
 
 from __future__ import annotations
 
-from toolchain.records import DEVICE_METRICS, BudgetOutcome, Manifest, names_of, spelled
+from toolchain.records import (
+    DEVICE_METRICS,
+    AnyManifest,
+    BudgetOutcome,
+    ModelInput,
+    Origin,
+    Training,
+    names_of,
+    spelled,
+)
 
 
-def render_card(manifest: Manifest) -> str:
+def render_card(manifest: AnyManifest) -> str:
     """Markdown; every figure says where it comes from."""
-    artifact, latency = manifest.artifact, manifest.latency
-    environment, workload, data = manifest.environment, manifest.workload, manifest.data
-    axes = "\n".join(f"- {name}: {_entries(value)}" for name, value in artifact.architecture.axes.items())
+    sections = [
+        f"# {manifest.name}\n\n{_what(manifest)}",
+        f"## Use\n{_use(manifest)}",
+        f"## Speed and size\n{_speed(manifest)}",
+        "## Budgets\n" + ("\n".join(_budget(outcome) for outcome in manifest.budgets) or "- none was set"),
+        f"## Quality\n{_quality(manifest)}\n{_agreement(manifest)}",
+    ]
+    architecture = manifest.artifact.architecture
+    if manifest.tried:
+        sections.append(f"## Chosen from\n{_tried(manifest)}")
+    if architecture is not None:
+        axes = "\n".join(f"- {name}: {_entries(value)}" for name, value in architecture.axes.items())
+        sections.append(f"## Architecture {architecture.id}\n{axes}")
+    if manifest.training is not None:
+        sections.append(f"## Training\n{_training(manifest, manifest.training)}")
+    elif manifest.origin is not None:
+        sections.append(f"## Origin\n{_origin(manifest.origin)}")
+    return "\n\n".join([*sections, f"## Data and licence\n{_data(manifest)}"]) + "\n"
+
+
+def _what(manifest: AnyManifest) -> str:
+    """What kind of model it is, what it reads and what it answers with."""
+    if manifest.training is None:
+        made = "brought as a file and compiled by mostool, which did not train it"
+    else:
+        made = f"{'trained as one architecture' if manifest.alone else 'cut out of a Mixture-of-Supernets'} by mostool"
+    reads = " It reads pairs of texts." if manifest.pairs else ""
+    labels = f"one of {len(manifest.labels)} labels: {', '.join(manifest.labels)}"
+    answers = {
+        "regress": "It answers with a number.",
+        "mlm": "It fills in masked words.",
+        "classify": f"It answers with {labels}.",
+        "translate": f"It translates{_languages(manifest)}.",
+        "encode": "What its answers mean it does not say.",
+    }[manifest.task]
+    kind = "encoder-decoder" if manifest.task == "translate" else "encoder"
+    return f"A Transformer {kind}, {made}.{reads} {answers}"
+
+
+def _languages(manifest: AnyManifest) -> str:
+    languages = manifest.data.languages if manifest.data is not None else ()
+    return f" {' to '.join(languages)}" if languages else ""
+
+
+def _use(manifest: AnyManifest) -> str:
+    given = '"first text" "second text"' if manifest.pairs else '"your text"'
+    beam = "; `--beam 4` searches longer for better words" if manifest.task == "translate" else ""
+    example = f"`python run_example.py {given}` (needs onnxruntime, numpy and tokenizers{beam}). "
+    inputs = ", ".join(f"`{one.name}` ({_shape(one)})" for one in manifest.inputs)
+    output = "`output_ids`, the words" if manifest.task == "translate" else "`logits`"
+    said = f"""{example if _RUNS in manifest.files else ""}`mostool verify .` checks this folder.
+Inputs {inputs}, at most {manifest.maximum_length} tokens;
+output {output}."""
+    if "config.json" in manifest.files:
+        said += "\n`optimum.onnxruntime` loads this folder too (`from_pretrained`), and so does `transformers`"
+        said += f"{_trusting(manifest)}."
+    return said
+
+
+_RUNS = "run_example.py"
+
+
+def _trusting(manifest: AnyManifest) -> str:
+    """Layers of differing sizes are no model that transformers has: the folder brings the code."""
+    brings = any(name.startswith("modeling_") for name in manifest.files)
+    return ", with `trust_remote_code=True`: layers of differing sizes need the modeling file" if brings else ""
+
+
+def _shape(one: ModelInput) -> str:
+    return f"{one.dtype} [1]" if one.role in ("least", "most") else f"{one.dtype} [batch, sequence]"
+
+
+def _speed(manifest: AnyManifest) -> str:
+    artifact, environment, workload = manifest.artifact, manifest.environment, manifest.workload
+    size = f"- {artifact.size_bytes / 2**20:.2f} MiB, {artifact.parameters:,} parameters (counted)"
+    engine = ""
+    if manifest.engine is not None:
+        one = manifest.engine
+        engine = (
+            f"- {artifact.file} was built by {one.builder} {one.builder_version} "
+            f"for GPUs of compute capability {one.compute_capability}\n"
+        )
+    latency = manifest.latency
+    if latency is None:
+        return f"- not measured: the machine that built it cannot run it\n{engine}{size}"
     spread = f" ± {100 * latency.half_width_s / latency.median_s:.2f} %" if latency.median_s > 0 else ""
     p99 = f"; p99 {_ms(latency.p99_s)}" if latency.p99_s is not None else ""
     predicted = f" (predicted before it was built: {_ms(manifest.predicted_s)})" if manifest.predicted_s else ""
+    return f"""- {_ms(latency.median_s)}{spread} (p50{p99}; n={latency.n} calls in {latency.rounds} rounds)
+  {environment.source} on {manifest.target}: {environment.cpu}, {environment.engine} {environment.engine_version},
+  {artifact.precision}, {manifest.threads} thread(s), batch {workload.batch},
+  {workload.sequence_length} tokens{predicted}
+{engine}{size}"""
+
+
+def _quality(manifest: AnyManifest) -> str:
+    if manifest.quality is None:
+        return "Nobody has judged it: mostool has no text of its kind."
     trivial = (
         f" Always answering the most frequent label would score {100 * manifest.trivial_quality:.1f} %."
         if manifest.trivial_quality is not None
         else ""
     )
-    budgets = "\n".join(_budget(outcome) for outcome in manifest.budgets) or "- none was set"
-    notes = "".join(f"- {note}\n" for note in data.notes)
-    return f"""# {manifest.name}
-
-{_what(manifest)}
-
-## Use
-`python run_example.py {'"first text" "second text"' if manifest.pairs else '"your text"'}` (needs onnxruntime, numpy \
-and tokenizers). `mostool verify .` checks this folder.
-Inputs `input_ids` and `attention_mask`, int64 [batch, sequence], at most {manifest.maximum_length} tokens;
-output `logits`.
-
-## Speed and size
-- {_ms(latency.median_s)}{spread} (p50{p99}; n={latency.n} calls in {latency.rounds} rounds)
-  {environment.source} on {manifest.target}: {environment.cpu}, {environment.engine} {environment.engine_version},
-  {artifact.precision}, {manifest.threads} thread(s), batch {workload.batch},
-  {workload.sequence_length} tokens{predicted}
-- {artifact.size_bytes / 2**20:.2f} MiB, {artifact.parameters:,} parameters (counted)
-
-## Budgets
-{budgets}
-
-## Quality
-{manifest.quality} (measured on this file).{trivial}
-{_agreement(manifest)}
-
-## Architecture {artifact.architecture.id}
-{axes}
-
-## Training
-{_training(manifest)}
-
-## Data
-{data.title}: {data.train} training, {data.validation} validation, {data.test} test items.
-{notes}
-The data's own licence holds for what was learned from it; mostool does not know it. Not checked: fairness, safety, or
-any use but the task above.
-"""
+    return f"{manifest.quality} (measured on this file).{trivial}"
 
 
-def _what(manifest: Manifest) -> str:
-    """What kind of model it is, what it reads and what it answers with."""
-    made = "trained as one architecture" if manifest.alone else "cut out of a Mixture-of-Supernets"
-    reads = " It reads pairs of texts." if manifest.pairs else ""
-    if manifest.task == "regress":
-        answers = "It answers with a number."
-    elif manifest.labels:
-        answers = f"It answers with one of {len(manifest.labels)} labels: {', '.join(manifest.labels)}."
-    else:
-        answers = "It fills in masked words."
-    return f"A Transformer encoder, {made} by mostool.{reads} {answers}"
+def _tried(manifest: AnyManifest) -> str:
+    """The files that were measured side by side, and why each but one does not ship."""
+    lines = []
+    for one in manifest.tried:
+        latency = "not measured" if one.latency is None else _ms(one.latency.median_s)
+        quality = "" if one.quality is None else f", {one.quality}"
+        lines.append(f"- {one.precision}: {latency}, {one.size_bytes / 2**20:.2f} MiB{quality}: {one.why or 'ships'}")
+    return "\n".join(lines)
 
 
-def _agreement(manifest: Manifest) -> str:
+def _agreement(manifest: AnyManifest) -> str:
     """What the answers were compared with."""
     artifact = manifest.artifact
     parity = "not stated" if artifact.parity_max_abs_error is None else f"{artifact.parity_max_abs_error:.1e}"
@@ -86,18 +147,41 @@ def _agreement(manifest: Manifest) -> str:
 Activations are quantised over a whole batch, so an answer depends a little on what it is batched with."""
 
 
-def _training(manifest: Manifest) -> str:
+def _training(manifest: AnyManifest, training: Training) -> str:
     """How its weights came to be: on its own or inside a supernet, from what start, and taught by whom."""
-    training, origin, teacher = manifest.training, manifest.origin, manifest.teacher
     what = "it alone" if manifest.alone else "a supernet"
     items = training.batch_size * training.accumulate
     said = [f"- {training.updates} updates of {what}, {items} items each"]
-    if origin is not None:
-        said.append("; ".join((f"- started from {origin.title} (sha256 {origin.sha256[:12]})", *origin.notes)))
-    if teacher is not None:
+    if manifest.origin is not None:
+        said.append(_origin(manifest.origin))
+    if manifest.teacher is not None:
         weight = f"which weighed {100 * training.distill:.0f} %"
-        said.append(f"- learned from the answers of {teacher.title} (sha256 {teacher.sha256[:12]}), {weight}")
+        said.append(
+            f"- learned from the answers of {manifest.teacher.title} (sha256 {manifest.teacher.sha256[:12]}), {weight}"
+        )
     return "\n".join(said)
+
+
+def _origin(origin: Origin) -> str:
+    return "; ".join((f"- started from {origin.title} (sha256 {origin.sha256[:12]})", *origin.notes))
+
+
+def _data(manifest: AnyManifest) -> str:
+    data = manifest.data
+    said = ["What it was trained on mostool does not know."]
+    if data is not None:
+        said = [f"{data.title}: {data.train} training, {data.validation} validation, {data.test} test items."]
+        said += [f"- {note}" for note in data.notes]
+    licence = (
+        f"Licence, as whoever exported it says: {manifest.licence}." if manifest.licence else "No licence is stated."
+    )
+    return (
+        "\n".join(said)
+        + f"""
+
+{licence} The data's own licence holds for what was learned from it; mostool does not know it. Not checked: fairness,
+safety, or any use but the task above."""
+    )
 
 
 def _budget(outcome: BudgetOutcome) -> str:

@@ -1,173 +1,149 @@
 """Weight matrices of an ONNX file become int8, module by module; what multiplies them is quantised as it comes.
 
-The operators and numbers are those of ONNX Runtime's own `quantize_dynamic` (per channel, reduced range), which takes
-seconds where this takes hundredths of one, and knows nothing of a table that serves as the decoder too: README.md.
+The operators are those of ONNX Runtime's own `quantize_dynamic` (per channel), which takes seconds where this takes
+hundredths of one, and knows nothing of a table that serves as the decoder too, nor of what keeps sums exact: README.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto
+
+from toolchain.export.rewriting import Product, Rewriting
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-INT8_RECIPE = "int8-dynamic-7bit-v1"
+INT8_RECIPE = "int8-dynamic-paired-v1"
 """Names how weights are quantised; added to the recipe of the file they come from."""
 
-_MULTIPLIED = 64
-"""Seven bits: two products of 255 * 64 still fit the 16 bits that AVX2 adds them in. With eight the sums saturate
-there, and only there: the same file would answer otherwise on another machine."""
-_LOOKED_UP = 127
+_LARGEST = 127
 _LAST_AXIS = "int8.last_axis"
 
 
-def quantise(model: bytes, modules: Collection[str]) -> bytes:
+def quantise(model: bytes, modules: Collection[str], *, paired: bool = True) -> bytes:
     """The model with the weights of these modules as int8, one scale for each row [out, in]; the same for the same.
 
     A MatMul or Gemm of a module named here multiplies integers: its input is quantised on the way, one scale for the
     whole tensor. A table that is looked up is stored as int8 alone, and whatever else reads it reads that.
 
     Args:
-        model: as the tracing exporter writes it: nodes are named by the path of their module, weights are [out, in].
+        model: portable: nodes are named by the path of their module, weights are constants.
         modules: paths like `blocks.0.fc1`.
+        paired: products are exact on every x86, see `integers`; without, only where the processor adds them in 32 bits:
+            `int8_form`.
+
+    Raises:
+        UsageError: an operator of these modules is neither a product nor a look-up.
     """
-    proto = onnx.load_from_string(model)
-    _Rewriting(proto.graph, frozenset(modules)).rewrite()
-    onnx.checker.check_model(proto)
-    return proto.SerializeToString(deterministic=True)  # type: ignore[no-any-return]
+    return Quantising(Rewriting(model, modules), paired=paired).rewrite()
 
 
-def module_of(node: NodeProto) -> str:
-    """The path of the module that a node was traced in: `blocks.0.fc1` of `/blocks.0/fc1/MatMul`."""
-    return str(node.name).rpartition("/")[0].strip("/").replace("/", ".")
+def recipe_of_pairs(*, paired: bool) -> str:
+    """As INT8_RECIPE, which is that of paired weights."""
+    return INT8_RECIPE if paired else INT8_RECIPE.replace("paired", "8bit")
 
 
-class _Rewriting:
-    """One graph on its way: its nodes in order, and the constants they need."""
+def integers(rows: npt.NDArray[np.float32], *, paired: bool) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Whole numbers up to 127 for [out, in], and the scale of each row: [out]. A row of zeros has scale 1.
 
-    def __init__(self, graph: Any, modules: frozenset[str]) -> None:
-        self.graph, self.modules = graph, modules
-        self.weights = {one.name: one for one in graph.initializer}
-        self.transposed = {
-            node.output[0]: node.input[0]
-            for node in graph.node
-            if node.op_type == "Transpose" and node.input[0] in self.weights
-        }
-        self.nodes: list[NodeProto] = []
-        self.constants: dict[str, TensorProto] = {}
-        self.made: set[str] = set()
-        chosen = [node for node in graph.node if module_of(node) in modules]
-        self.tables = {node.input[0] for node in chosen if node.op_type == "Gather" and node.input[0] in self.weights}
-        self.multiplied = {weight for node in chosen if (weight := self._multiplies(node)) is not None}
+    x86 without VNNI adds the products of two neighbours (0 and 1, 2 and 3, ...) in 16 bits, which saturate: 255 times
+    their sum must stay within 32767. `paired` chooses the scale so that no such sum exceeds 128. Seven bits for every
+    weight, the usual answer, ask more than that.
+    """
+    largest = np.abs(rows).max(axis=1)
+    if paired:
+        last = rows.shape[1] // 2 * 2
+        sums = np.abs(rows[:, 0:last:2] + rows[:, 1:last:2]).max(axis=1, initial=0)
+        largest = np.maximum(largest, sums)  # rounding adds one at most
+    scales = largest / np.float32(_LARGEST)
+    scales = np.where(scales > 0, scales, np.float32(1)).astype(np.float32)
+    values = np.clip(np.rint(rows / scales[:, None]), -_LARGEST, _LARGEST).astype(np.int8)
+    return values, scales
 
-    def rewrite(self) -> None:
-        for weight in sorted(self.tables | self.multiplied):
+
+class Quantising:
+    """One graph whose products become products of integers; `multiply` writes one of them.
+
+    Args:
+        tables: what is looked up becomes int8 too.
+    """
+
+    def __init__(self, on: Rewriting, *, paired: bool, tables: bool = True) -> None:
+        self.on, self.paired = on, paired
+        self.tables = {node.input[0] for node in on.graph.node if on.looks_up(node) and tables}
+        self.multiplied = {found.weight: found.by_rows for found in on.products()}
+
+    def rewrite(self) -> bytes:
+        for weight in sorted(self.tables | self.multiplied.keys()):
             self._store(weight)
-        for node in self.graph.node:
-            weight = self._multiplies(node)
+        for node in self.on.graph.node:
+            product = self.on.product(node)
             if node.op_type == "Gather" and node.input[0] in self.tables:
                 self._look_up(node)
-            elif weight is not None and module_of(node) in self.modules:
-                self._multiply(node, weight)
+            elif product is not None:
+                self.multiply(product)
             else:
-                self._keep(node)
-        self._settle()
-
-    def _multiplies(self, node: NodeProto) -> str | None:
-        """The constant weight that a node multiplies its input with; None where it does nothing of the kind."""
-        if node.op_type == "MatMul":
-            return self.transposed.get(node.input[1])
-        return node.input[1] if node.op_type == "Gemm" and node.input[1] in self.weights else None
+                self.keep(node)
+        return self.on.finish()
 
     def _store(self, weight: str) -> None:
-        """The weight [out, in] as int8, and its scales [out]."""
-        limit = _MULTIPLIED if weight in self.multiplied else _LOOKED_UP
-        values, scales = _rows(numpy_helper.to_array(self.weights[weight]), limit)
-        self._constant(f"{weight}.int8", values)
-        self._constant(f"{weight}.scale", scales)
+        """The weight as int8, laid as it was, and the scales of its outputs: [out]."""
+        by_rows = self.multiplied.get(weight, True)
+        paired = self.paired and weight in self.multiplied
+        values, scales = integers(self.on.rows(weight, by_rows=by_rows), paired=paired)
+        self.on.constant(f"{weight}.int8", values if by_rows else np.ascontiguousarray(values.T))
+        self.on.constant(f"{weight}.scale", scales)
 
     def _look_up(self, node: NodeProto) -> None:
         """Rows of a table, each times its scale."""
         table, ids, (out,) = node.input[0], node.input[1], node.output
-        self._constant(_LAST_AXIS, np.array([-1], np.int64))
-        self._add("Gather", [f"{table}.int8", ids], f"{out}.int8", node.name)
-        self._add("Cast", [f"{out}.int8"], f"{out}.cast", f"{node.name}.cast", to=TensorProto.FLOAT)
-        self._add("Gather", [f"{table}.scale", ids], f"{out}.flat", f"{node.name}.flat")
-        self._add("Unsqueeze", [f"{out}.flat", _LAST_AXIS], f"{out}.scale", f"{node.name}.scale")
-        self._add("Mul", [f"{out}.cast", f"{out}.scale"], out, f"{node.name}.scaled")
+        self.on.constant(_LAST_AXIS, np.array([-1], np.int64))
+        self.on.add("Gather", [f"{table}.int8", ids], f"{out}.int8", node.name)
+        self.on.add("Cast", [f"{out}.int8"], f"{out}.cast", f"{node.name}.cast", to=TensorProto.FLOAT)
+        self.on.add("Gather", [f"{table}.scale", ids], f"{out}.flat", f"{node.name}.flat")
+        self.on.add("Unsqueeze", [f"{out}.flat", _LAST_AXIS], f"{out}.scale", f"{node.name}.scale")
+        self.on.add("Mul", [f"{out}.cast", f"{out}.scale"], out, f"{node.name}.scaled")
 
-    def _multiply(self, node: NodeProto, weight: str) -> None:
+    def multiply(self, product: Product) -> None:
         """What ONNX Runtime fuses into one kernel: quantise, multiply integers, scale."""
-        x, (out,), name = node.input[0], node.output, node.name
-        if not {f"{x}.int8", f"{x}.scale", f"{x}.zero"} <= self.made:  # query, key and value read the same
-            outputs = [f"{x}.int8", f"{x}.scale", f"{x}.zero"]
-            self.nodes.append(helper.make_node("DynamicQuantizeLinear", [x], outputs, f"{name}.quantise"))
-            self.made.update(outputs)
-        self._transpose(f"{weight}.int8")
-        product = f"{out}.product" if node.op_type == "Gemm" else out
-        integers = [f"{x}.int8", f"{weight}.int8.T", f"{x}.zero"]
-        self._add("MatMulInteger", integers, f"{out}.sum", name)
-        self._add("Cast", [f"{out}.sum"], f"{out}.cast", f"{name}.cast", to=TensorProto.FLOAT)
-        self._add("Mul", [f"{x}.scale", f"{weight}.scale"], f"{out}.scale", f"{name}.scale")
-        self._add("Mul", [f"{out}.cast", f"{out}.scale"], product, f"{name}.scaled")
-        if node.op_type == "Gemm":
-            self._add("Add", [product, node.input[2]], out, f"{name}.bias")
+        on, x, weight, name = self.on, product.x, product.weight, product.node.name
+        (out,) = product.node.output
+        if f"{x}.int8" not in on.made:  # query, key and value read the same
+            on.add_all("DynamicQuantizeLinear", [x], [f"{x}.int8", f"{x}.scale", f"{x}.zero"], f"{name}.quantise")
+        values = self.columns(product)
+        scaled = f"{out}.product" if product.bias is not None else out
+        on.add("MatMulInteger", [f"{x}.int8", values, f"{x}.zero"], f"{out}.sum", name)
+        on.add("Cast", [f"{out}.sum"], f"{out}.cast", f"{name}.cast", to=TensorProto.FLOAT)
+        on.add("Mul", [f"{x}.scale", f"{weight}.scale"], f"{out}.scale", f"{name}.scale")
+        on.add("Mul", [f"{out}.cast", f"{out}.scale"], scaled, f"{name}.scaled")
+        if product.bias is not None:
+            on.add("Add", [scaled, product.bias], out, f"{name}.bias")
 
-    def _keep(self, node: NodeProto) -> None:
+    def keep(self, node: NodeProto) -> None:
         """A node as it was; where it reads a table that is int8 now, it gets that as floats, made on loading."""
         for place, name in enumerate(node.input):
             if name in self.tables:
                 node.input[place] = self._floats(name)
-        self.nodes.append(node)
+        self.on.nodes.append(node)
 
     def _floats(self, table: str) -> str:
         floats = f"{table}.floats"
-        if floats not in self.made:
-            self._constant(_LAST_AXIS, np.array([-1], np.int64))
-            self._add("Cast", [f"{table}.int8"], f"{table}.cast", f"{table}.cast", to=TensorProto.FLOAT)
-            self._add("Unsqueeze", [f"{table}.scale", _LAST_AXIS], f"{table}.column", f"{table}.column")
-            self._add("Mul", [f"{table}.cast", f"{table}.column"], floats, floats)
+        if floats not in self.on.made:
+            self.on.constant(_LAST_AXIS, np.array([-1], np.int64))
+            self.on.add("Cast", [f"{table}.int8"], f"{table}.cast", f"{table}.cast", to=TensorProto.FLOAT)
+            self.on.add("Unsqueeze", [f"{table}.scale", _LAST_AXIS], f"{table}.column", f"{table}.column")
+            self.on.add("Mul", [f"{table}.cast", f"{table}.column"], floats, floats)
         return floats
 
-    def _transpose(self, weight: str) -> None:
-        """[in, out], as a product wants it; ONNX Runtime does it once, on loading."""
-        if f"{weight}.T" not in self.made:
-            self._add("Transpose", [weight], f"{weight}.T", f"{weight}.T", perm=[1, 0])
-
-    def _add(self, kind: str, inputs: list[str], output: str, name: str, **attributes: Any) -> None:
-        self.nodes.append(helper.make_node(kind, inputs, [output], name, **attributes))
-        self.made.add(output)
-
-    def _constant(self, name: str, values: npt.NDArray[Any]) -> None:
-        self.constants[name] = numpy_helper.from_array(values, name)
-
-    def _settle(self) -> None:
-        """Put nodes and constants in place, without what nothing reads any more."""
-        read = _read(self.nodes)
-        nodes = [
-            node
-            for node in self.nodes
-            if not (node.op_type == "Transpose" and node.output[0] in self.transposed and node.output[0] not in read)
-        ]
-        read = _read(nodes)
-        kept = [one for one in self.graph.initializer if one.name in read]
-        del self.graph.node[:], self.graph.initializer[:], self.graph.value_info[:]
-        self.graph.node.extend(nodes)
-        self.graph.initializer.extend([*kept, *self.constants.values()])
-
-
-def _read(nodes: Iterable[NodeProto]) -> set[str]:
-    return {name for node in nodes for name in node.input}
-
-
-def _rows(weight: npt.NDArray[np.float32], limit: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Whole numbers up to `limit` for [out, in], and the scale of each row: [out]. A row of zeros has scale 1."""
-    scales = np.abs(weight).max(axis=1) / np.float32(limit)
-    scales = np.where(scales > 0, scales, np.float32(1)).astype(np.float32)
-    values = np.clip(np.rint(weight / scales[:, None]), -limit, limit).astype(np.int8)
-    return values, scales
+    def columns(self, product: Product) -> str:
+        """The integers of a product's weight as [in, out]; ONNX Runtime transposes once, on loading."""
+        values = f"{product.weight}.int8"
+        if not product.by_rows:
+            return values
+        if f"{values}.T" not in self.on.made:
+            self.on.add("Transpose", [values], f"{values}.T", f"{values}.T", perm=[1, 0])
+        return f"{values}.T"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -50,16 +51,21 @@ def open_session(model: bytes | Path, options: Mapping[str, str], *, threads: in
     Raises:
         IntegrityError: ONNX Runtime cannot load the model.
     """
+    try:
+        return open_unchecked(model, options, threads=threads)
+    except RUNTIME_ERRORS as error:
+        raise IntegrityError("ONNX Runtime cannot load the model", why=str(error).splitlines()[0]) from error
+
+
+def open_unchecked(model: bytes | Path, options: Mapping[str, str] = MappingProxyType({}), *, threads: int = 0) -> Any:
+    """The same, raising ONNX Runtime's own errors."""
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
     settings.intra_op_num_threads = threads
     for key, value in options.items():
         settings.add_session_config_entry(key, value)
     source = model if isinstance(model, bytes) else str(model)
-    try:
-        return onnxruntime.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
-    except RUNTIME_ERRORS as error:
-        raise IntegrityError("ONNX Runtime cannot load the model", why=str(error).splitlines()[0]) from error
+    return onnxruntime.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
 
 
 def predictor(

@@ -13,11 +13,14 @@ from typing import Any
 from . import nvidia
 from .channel import RefusalError, Request
 from .cuda import Device
+from .engines import Built
 from .tensorrt_plan import (
     Shapes,
+    build_plan,
     cache_file,
     cached_plan,
     compiles_when_loaded,
+    is_plan,
     keep,
     kept,
     kind_of,
@@ -31,14 +34,40 @@ _ENQUEUE_BOUND = 0.8
 
 
 def describe(request: Request) -> dict[str, str]:
+    return {**_package(request), **nvidia.describe(nvidia.device_of(request))}
+
+
+def describe_builder(request: Request) -> dict[str, str]:
+    package = _package(request)
+    if _gpu_to_build_on(request) is None:
+        return {**package, "accelerator": "", "driver": ""}
+    return describe(request)
+
+
+def _package(request: Request) -> dict[str, str]:
+    """The engine without the GPU; what is asked of it must make sense."""
     trt = module_of(request)
     strange = ", ".join(sorted(set(request["provider_options"]) - {"device_id"}))
     if request["provider"] or strange:
         wrong = f"provider {request['provider']!r}" if request["provider"] else f"provider option {strange}"
         raise RefusalError("provider", f"{request['engine']} has no {wrong}")
     settings_of(request)
-    found = {"engine": request["engine"], "engine_version": trt.__version__, "provider": ""}
-    return {**found, **nvidia.describe(nvidia.device_of(request))}
+    return {"engine": request["engine"], "engine_version": trt.__version__, "provider": ""}
+
+
+def _gpu_to_build_on(request: Request) -> Device | None:
+    """The GPU; None where there is none, and the engine builds for one that is named."""
+    number = nvidia.device_of(request)
+    try:
+        return Device(number)
+    except RefusalError as refusal:
+        if not compiles_when_loaded(module_of(request)):
+            said = "tensorrt builds on the GPU it builds for; without one, tensorrt_rtx does"
+        elif settings_of(request).named:
+            return None
+        else:
+            said = 'the GPU to build for has to be named: the option compute_capability, such as "8.9"'
+        raise RefusalError(refusal.kind, f"{refusal}; {said}") from refusal
 
 
 def errors() -> tuple[type[BaseException], ...]:
@@ -54,24 +83,59 @@ def on_nvidia(request: Request) -> bool:  # noqa: ARG001 - every one of them
 
 
 def open_model(path: str, request: Request, inputs: dict[str, Any]) -> Runner:
+    """Of an ONNX file, which is built here, or of a plan that was built before."""
     device = Device(nvidia.device_of(request))
-    try:
-        with open(path, "rb") as stream:
-            content = stream.read()
-    except OSError as fault:
-        raise RefusalError("load", str(fault)) from fault
+    content = _read(path)
     device.enter()
     shapes: Shapes = {name: tuple(array.shape) for name, array in inputs.items()}
     try:
+        if is_plan(content):
+            return Runner(content, device, request, inputs)
         try:
             return Runner(cached_plan(content, request, shapes, str(device)), device, request, inputs)
         except UnusablePlanError:
             return Runner(cached_plan(content, request, shapes, str(device), fresh=True), device, request, inputs)
     except UnusablePlanError as fault:
-        said = f"{request['engine']} cannot load what it has built: {fault}"
+        which = "this engine" if is_plan(content) else "what it has built"
+        said = f"{request['engine']} cannot load {which}: {fault}"
         raise RefusalError(kind_of(said), said) from fault
     except errors() as fault:
         raise RefusalError("load", f"{request['engine']}: {fault}") from fault
+
+
+def build(path: str, request: Request, shapes: Shapes) -> Built:
+    content, settings = _read(path), settings_of(request)
+    version = module_of(request).__version__
+    device = _gpu_to_build_on(request)
+    try:
+        if device is None or settings.named:  # for another GPU: nothing here could load it
+            return Built(build_plan(content, request, shapes), version, settings.named)
+        device.enter()
+        plan = cached_plan(content, request, shapes, str(device))
+        if _damage(plan, request):
+            plan = cached_plan(content, request, shapes, str(device), fresh=True)
+    except errors() as fault:
+        raise RefusalError("load", f"{request['engine']}: {fault}") from fault
+    damage = _damage(plan, request)
+    if damage:
+        said = f"{request['engine']} cannot load what it has built: {damage}"
+        raise RefusalError(kind_of(said), said)
+    return Built(plan, version, ".".join(map(str, device.capability)))
+
+
+def _damage(plan: bytes, request: Request) -> str:
+    """Why the plan cannot be loaded here; empty where it can."""
+    trt = module_of(request)
+    log = log_of(trt)
+    return "" if trt.Runtime(log).deserialize_cuda_engine(plan) is not None else str(log.reason())
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()
+    except OSError as fault:
+        raise RefusalError("load", str(fault)) from fault
 
 
 class UnusablePlanError(Exception):

@@ -4,7 +4,8 @@ The same code serves `tensorrt` (10 and 11) and `tensorrt_rtx`. Where they diffe
 
 - networks are strongly typed (the precision of each tensor is in the ONNX file) in tensorrt_rtx and in tensorrt 11; in
   tensorrt 10 they are so here too, unless the option `fp16` lets the builder choose.
-- int8 comes from QuantizeLinear and DequantizeLinear in the file, never from a calibration.
+- int8 comes from QuantizeLinear and DequantizeLinear in the file, never from a calibration. float32 is float32 in full:
+  TF32, the engines' own default, is off unless asked for, since its answers are not those that an export is held to.
 - tensorrt times its kernels while it builds, and keeps that in a timing cache; tensorrt_rtx compiles them where the
   plan is loaded, and keeps that in a runtime cache (tensorrt_engine.py).
 """
@@ -29,7 +30,18 @@ _INSTALL = {
 _PROFILES = ("profile.min", "profile.max")
 _OPTIONS = (*_PROFILES, "cuda_graph", "fp16", "tf32", "optimization_level", "compute_capability")
 
+_MODEL_BEGINS = {
+    *(0x08, 0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42),  # ir_version, which exporters write first, to opset_import
+    *(0x72, 0xA2, 0xCA, 0xD2),  # metadata_props, training_info, functions, configuration
+}
+"""With these bytes a protobuf begins that is an ONNX model: each tells the number and the kind of a field it has."""
+
 Shapes = dict[str, tuple[int, ...]]
+
+
+def is_plan(content: bytes) -> bool:
+    """Whether this is a plan, whatever TensorRT it is of, and no ONNX model. (They begin with `ftrt`, `vtrt`.)"""
+    return bool(content) and content[0] not in _MODEL_BEGINS
 
 
 class Settings(NamedTuple):
@@ -46,6 +58,12 @@ class Settings(NamedTuple):
     tf32: bool
     level: int | None
     capability: str
+
+    @property
+    def named(self) -> str:
+        """The compute capabilities of GPUs that need not be here, as `8.6,8.9`; empty where it is this one's."""
+        names = [name.strip() for name in self.capability.split(",")]
+        return "" if names in ([""], ["current"]) else ",".join(names)
 
 
 def settings_of(request: Request) -> Settings:
@@ -66,7 +84,7 @@ def settings_of(request: Request) -> Settings:
         highest=_shapes("profile.max", options),
         cuda_graph=_switch("cuda_graph", options, "0"),
         fp16=_switch("fp16", options, "0"),
-        tf32=_switch("tf32", options, "1"),
+        tf32=_switch("tf32", options, "0"),
         level=int(level) if level else None,
         capability=options.get("compute_capability", ""),
     )
@@ -237,6 +255,8 @@ def _set_capability(trt: Any, config: Any, wanted: str) -> None:
         numbers = sorted(int(name[2:]) for name in dir(trt.ComputeCapability) if name.startswith("SM"))
         have = ", ".join(f"{number // 10}.{number % 10}" for number in numbers)
         raise RefusalError("request", f"compute_capability {wanted!r}: tensorrt_rtx builds for {have}")
+    if "CURRENT" in names and len(names) > 1:
+        raise RefusalError("request", f"compute_capability {wanted!r}: `current` stands alone")
     config.num_compute_capabilities = len(known)
     for place, capability in enumerate(known):
         config.set_compute_capability(capability, place)
@@ -264,7 +284,7 @@ def cache_folder() -> str:
 def cached_plan(content: bytes, request: Request, shapes: Shapes, device: str, fresh: bool = False) -> bytes:
     """A plan for the GPU called `device`, which must be this machine's; a `fresh` one is built whatever is kept."""
     trt = module_of(request)
-    options = {name: value for name, value in request["options"].items() if name != "cuda_graph"}
+    options = {"tf32": "0", **{name: value for name, value in request["options"].items() if name != "cuda_graph"}}
     if compiles_when_loaded(trt):
         options.setdefault("compute_capability", "current")
     engine = f"{request['engine']} {trt.__version__}"

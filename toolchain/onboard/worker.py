@@ -15,8 +15,8 @@ from typing import Any
 
 from . import machine
 from .channel import LONGEST_ERROR, PROTOCOL, Channel, RefusalError, Request
-from .engines import engine_of
-from .model import Model, made_inputs
+from .engines import builder_of, engine_of
+from .model import BUILD_S, Model, made_inputs
 from .rounds import measure
 from .trials import in_a_fork
 
@@ -24,8 +24,10 @@ _PART_BYTES = 3 << 18
 
 
 def environment(request: Request, channel: Channel) -> None:
-    """Say what machine and runtime this is."""
-    channel.send("environment", environment=machine.environment(engine_of(request).describe(request)))
+    """Say what machine and runtime this is; `to_build`: as one that compiles models, which may need no GPU."""
+    to_build = request.get("to_build", False)
+    engine = builder_of(request).describe_builder(request) if to_build else engine_of(request).describe(request)
+    channel.send("environment", environment=machine.environment(engine))
 
 
 def memory(request: Request, channel: Channel) -> None:
@@ -62,14 +64,37 @@ def run(request: Request, channel: Channel) -> None:
         arrays = [np.ascontiguousarray(array) for array in model.runner.outputs()]
         channel.send("ran", outputs=[{"dtype": array.dtype.name, "shape": list(array.shape)} for array in arrays])
         for output, array in enumerate(arrays):
-            content = array.tobytes()
-            for start in range(0, len(content), _PART_BYTES):
-                part = base64.b64encode(content[start : start + _PART_BYTES]).decode("ascii")
-                channel.send("part", output=output, data=part)
+            _send_parts(channel, output, array.tobytes())
     channel.send("done", called_s=0.0, elapsed_s=0.0)
 
 
-OPERATIONS = {"environment": environment, "measure": measure, "memory": memory, "run": run}
+def plan(request: Request, channel: Channel) -> None:
+    """Compile a model for a GPU, fast at the shapes of `inputs`; send what it runs on, and its bytes in parts."""
+    channel.step("import")
+    builder = builder_of(request)
+    builder.describe_builder(request)
+    shapes = {name: tuple(form["shape"]) for name, form in request["inputs"].items()}
+    channel.step("build", 0)
+    with channel.busy(BUILD_S):
+        built = builder.build(request["model"], request, shapes)
+    channel.send(
+        "planned",
+        builder=request["engine"],
+        version=built.version,
+        compute_capability=built.capability,
+        size_bytes=len(built.plan),
+    )
+    _send_parts(channel, 0, built.plan)
+    channel.send("done", called_s=0.0, elapsed_s=0.0)
+
+
+def _send_parts(channel: Channel, output: int, content: bytes) -> None:
+    for start in range(0, len(content), _PART_BYTES):
+        part = base64.b64encode(content[start : start + _PART_BYTES]).decode("ascii")
+        channel.send("part", output=output, data=part)
+
+
+OPERATIONS = {"environment": environment, "measure": measure, "memory": memory, "plan": plan, "run": run}
 
 
 def answer(line: bytes, channel: Channel) -> None:

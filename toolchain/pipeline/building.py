@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from toolchain.errors import ParityError
 from toolchain.pipeline.runs import Run
-from toolchain.records import Artifact, Failed
+from toolchain.records import Artifact, Environment, Failed
 from toolchain.space import Architecture
 from toolchain.targets import Local, Target
 
@@ -30,7 +30,9 @@ class Group(NamedTuple):
         return len(self.artifacts) + len(self.failed)
 
 
-def built_groups(run: Run, target: Target, architectures: Sequence[Architecture], scratch: Path) -> Iterator[Group]:
+def built_groups(
+    run: Run, target: Target, environment: Environment, architectures: Sequence[Architecture], scratch: Path
+) -> Iterator[Group]:
     """Groups of model files, each gone again when the next is asked for.
 
     A device of its own measures one group while this machine builds the next. This machine itself does one thing at a
@@ -43,7 +45,7 @@ def built_groups(run: Run, target: Target, architectures: Sequence[Architecture]
 
         def start(number: int) -> Future[Group]:
             folders[number].mkdir()
-            return pool.submit(_build, run, target, parts[number], folders[number], first=not number)
+            return pool.submit(_build, run, target, environment, parts[number], folders[number], first=not number)
 
         ahead = not isinstance(target.connection, Local)
         building = [start(0)] if parts else []
@@ -56,14 +58,23 @@ def built_groups(run: Run, target: Target, architectures: Sequence[Architecture]
                 building.append(start(number + 1))
 
 
-def _build(run: Run, target: Target, architectures: Sequence[Architecture], folder: Path, *, first: bool) -> Group:
+def _build(
+    run: Run,
+    target: Target,
+    environment: Environment,
+    architectures: Sequence[Architecture],
+    folder: Path,
+    *,
+    first: bool,
+) -> Group:
     """A subnet that cannot be built has failed; but the first of all, which shows damage of the run, is raised."""
     group = Group([], [])
     for architecture in architectures:
         path = folder / f"{architecture.id}.onnx"
         try:
             with _building:
-                group.artifacts.append((run.build(architecture, path, session_options(target)).artifact, path))
+                built = run.build(architecture, path, target.runtime, environment=environment)
+                group.artifacts.append((built.artifact, path))
         except ParityError as error:
             if first and not group.artifacts:
                 raise
@@ -76,9 +87,9 @@ def session_options(target: Target) -> dict[str, str]:
     return target.runtime.options if target.runtime.engine == "onnxruntime" else {}
 
 
-def build_reference(run: Run, target: Target) -> bytes:
+def build_reference(run: Run, target: Target, environment: Environment) -> bytes:
     """The space's middle subnet as a file: what everything on a table is paired with."""
     with _building, tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "reference.onnx"
-        run.build(run.info.space.middle(), path, session_options(target))
+        run.build(run.info.space.middle(), path, target.runtime, environment=environment)
         return path.read_bytes()

@@ -9,18 +9,20 @@ from typing import NamedTuple
 from toolchain.errors import MostoolError
 from toolchain.files import write_text
 from toolchain.pipeline.data import Source
-from toolchain.pipeline.export import Exported, export
+from toolchain.pipeline.export import export
 from toolchain.pipeline.predict import read_predictor
 from toolchain.pipeline.profile import Profiled, Request, profile
 from toolchain.pipeline.project import Project
 from toolchain.pipeline.report import report
 from toolchain.pipeline.runs import Run
 from toolchain.pipeline.search import Searched, search
+from toolchain.pipeline.shipped import Exported
+from toolchain.pipeline.shipping import Wanted
 from toolchain.pipeline.train import read_space, train_supernet
 from toolchain.pipeline.verify import Verified, verify
 from toolchain.pipeline.wishes import Limits, Wish
 from toolchain.progress import ProgressListener, silent
-from toolchain.records import Budget, Mixture, Quality, Training, Workload
+from toolchain.records import Budget, Manifest, Mixture, Quality, Training, Workload
 from toolchain.supernet.families import declaration
 from toolchain.targets import read_target
 
@@ -59,14 +61,20 @@ class Demonstrated(NamedTuple):
     smallest_s: float
 
     @property
+    def manifest(self) -> Manifest:
+        found = self.exported.manifest
+        assert isinstance(found, Manifest)  # noqa: S101 - it is of a subnet, and was measured
+        return found
+
+    @property
     def prediction_error(self) -> float:
         """How far the winner's measured latency lies from what was predicted, as a fraction."""
-        manifest = self.exported.manifest
+        manifest = self.manifest
         return abs((manifest.predicted_s or 0.0) / manifest.latency.median_s - 1)
 
     @property
     def verdicts(self) -> dict[str, bool]:
-        manifest = self.exported.manifest
+        manifest = self.manifest
         return {
             "every budget is kept by the exported file": all(outcome.met for outcome in manifest.budgets),
             "the prediction is within 10 % of the measurement": self.prediction_error <= PREDICTION_TOLERANCE,
@@ -98,7 +106,9 @@ def demo(project: Project, device: str, *, fresh: bool = False, listener: Progre
     wish = Wish(limits=limits, device=device, workload=WORKLOAD, precision="fp32", evaluations=EVALUATIONS)
     searched = search(project, run, wish, listener=listener)
     winner = searched.result.winner.architecture
-    exported = export(project, run, winner, target, WORKLOAD, budgets=searched.result.budgets, listener=listener)
+    exported = export(
+        project, run, winner, target, WORKLOAD, Wanted(budgets=searched.result.budgets), listener=listener
+    )
     verified = verify(exported.folder, listener=listener)
     return Demonstrated(
         run=run,

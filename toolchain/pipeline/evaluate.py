@@ -104,7 +104,7 @@ def _find_bundle(project: Project, run: Run, architecture: Architecture, given: 
     folder = given or project.bundle_folder(run.folder, architecture)
     if given is None and not folder.is_dir():
         return None
-    manifest = export.read_manifest(folder)
+    manifest = export.read_subnet_manifest(folder)
     if manifest.checkpoint_sha256 != run.checkpoint_sha256:
         if given is None:
             return None
@@ -128,5 +128,5 @@ def _predict(run: Run, architecture: Architecture, form: Form, bundle: Path | No
         return export.predictor(bundle / manifest.artifact.file, manifest.options)
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch) / "model.onnx"
-        run.build(architecture, model, {})
+        run.build(architecture, model)
         return export.predictor(model, {})

@@ -207,7 +207,7 @@ def price_on(project: Project, run: Run, space: SearchSpace, asked: Asked, workl
 
 def _wholes(run: Run) -> list[SearchSpace]:
     """The run's space first: a table of its own tells more of it."""
-    return [run.info.space, run.bits_space] if run.exports else [run.info.space]
+    return [run.info.space, run.bits_space] if run.mixes else [run.info.space]
 
 
 def _widened(space: SearchSpace, arrays: AxisArrays) -> AxisArrays:
@@ -252,12 +252,10 @@ def _layers(space: SearchSpace, arrays: AxisArrays) -> Floats:
 
 def _file_overhead_bytes(run: Run, space: SearchSpace) -> float:
     """What a model file holds beside its weights, for each entry of a layer: the most seen, on the extremes."""
-    if not run.exports:
-        return 0.0
     extremes = [space.smallest(), space.largest()]
     arrays = to_arrays(space, extremes)
     weights = declaration(space.family).counts(space, arrays)["weight_bytes"]
     entries = _layers(space, arrays)
     with tempfile.TemporaryDirectory() as scratch:
-        sizes = [run.build(one, Path(scratch) / "model.onnx", {}).artifact.size_bytes for one in extremes]
+        sizes = [run.build(one, Path(scratch) / "model.onnx").artifact.size_bytes for one in extremes]
     return float(max(0.0, *((np.array(sizes) - weights) / entries))) + _VARYING_BYTES

@@ -12,17 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from toolchain import devices, export, profiling
+from toolchain import devices, profiling
 from toolchain import predict as prediction
 from toolchain.errors import MostoolError, UnstableError, UsageError
 from toolchain.files import sha256_bytes
 from toolchain.pipeline.building import Group, build_reference, built_groups
+from toolchain.pipeline.compiling import recipe_of
 from toolchain.pipeline.growing import Goal, Standing, batches, wanted
 from toolchain.pipeline.latencies import read_header
 from toolchain.pipeline.predict import fit_table, read_predictor
 from toolchain.pipeline.project import Project
 from toolchain.pipeline.remarks import doubts_of, remarks_on
 from toolchain.pipeline.runs import Run
+from toolchain.pipeline.workloads import check_workload, input_shapes
 from toolchain.progress import Progress, ProgressListener, silent
 from toolchain.records import (
     Artifact,
@@ -160,9 +162,9 @@ def _grow(
     _known(project, request, space)  # refused before anything is measured
     folder = project.table_folder(target.id, space, request.workload)
     environment = profiling.read_environment(device)
-    reference = _reference(folder, run, target, fresh=request.fresh)
+    reference = _reference(folder, run, target, environment, fresh=request.fresh)
     info = describe_table(run, target, request.workload, environment, sha256_bytes(reference), mixed=request.mixed)
-    inputs = input_shapes(run, request.workload)
+    inputs = input_shapes(run.inputs, request.workload, run.info.vocabulary_size)
     with (
         profiling.open_table(folder, info, reference, fresh=request.fresh) as table,
         tempfile.TemporaryDirectory() as scratch,
@@ -257,7 +259,8 @@ class _Work:
     def measure(self, architectures: list[Architecture], scratch: Path) -> None:
         """Build and measure these; each outcome, failures too, becomes a row of the table."""
         self.run.remember(architectures)
-        for group in built_groups(self.run, self.device.target, architectures, Path(tempfile.mkdtemp(dir=scratch))):
+        folder, environment = Path(tempfile.mkdtemp(dir=scratch)), self.table.info.environment
+        for group in built_groups(self.run, self.device.target, environment, architectures, folder):
             _measure_group(self.table, group, self.run, self.device, self._report, self.spent)
             self.done += len(group)
 
@@ -283,7 +286,7 @@ def describe_table(
         environment=environment,
         workload=workload,
         space=table_space(run, mixed=mixed),
-        recipe=f"{export.RECIPE}+{export.INT8_RECIPE}" if mixed else export.RECIPE,
+        recipe=recipe_of(run.info.training.task, target.runtime, environment, mixed=mixed),
         precision="mixed" if mixed else "fp32",
         threads=target.runtime.threads,
         options=target.runtime.options,
@@ -293,29 +296,6 @@ def describe_table(
         reference_sha256=reference_sha256,
         created_at=now(),
     )
-
-
-def usual_workload(run: Run) -> Workload:
-    """One sequence as long as the run takes, at most 128 tokens."""
-    return Workload(batch=1, sequence_length=min(run.info.space.fixed["maximum_length"], 128))
-
-
-def check_workload(run: Run, workload: Workload) -> None:
-    longest = run.info.space.fixed["maximum_length"]
-    if not 1 <= workload.sequence_length <= longest or workload.batch < 1:
-        raise UsageError(
-            f"batch {workload.batch} of {workload.sequence_length} tokens is no workload of this run",
-            hint=f"the length may be 1 to {longest}, the batch 1 or more",
-        )
-
-
-def input_shapes(run: Run, workload: Workload) -> dict[str, profiling.InputShape]:
-    """The model's inputs for timing: random words (no special tokens), nothing masked."""
-    shape = (workload.batch, workload.sequence_length)
-    return {
-        "input_ids": profiling.InputShape(dtype="int64", shape=shape, low=5, high=run.info.vocabulary_size),
-        "attention_mask": profiling.InputShape(dtype="int64", shape=shape, low=1, high=2),
-    }
 
 
 def _measure_group(
@@ -334,7 +314,7 @@ def _measure_group(
     outcomes = profiling.measure(
         [profiling.Candidate(artifact.architecture.id, path) for artifact, path in group.artifacts],
         table.folder / profiling.REFERENCE,
-        input_shapes(run, table.info.workload),
+        input_shapes(run.inputs, table.info.workload, run.info.vocabulary_size),
         device,
         seed=len(table.measurements),
         listener=listener,
@@ -370,9 +350,9 @@ def _row(
     )
 
 
-def _reference(folder: Path, run: Run, target: Target, *, fresh: bool) -> bytes:
+def _reference(folder: Path, run: Run, target: Target, environment: Environment, *, fresh: bool) -> bytes:
     """The model everything on this table is paired with: the one it has, else the space's middle subnet."""
     stored = folder / profiling.REFERENCE
     if stored.is_file() and not fresh:
         return stored.read_bytes()
-    return build_reference(run, target)
+    return build_reference(run, target, environment)

@@ -8,35 +8,40 @@ import tempfile
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
-
-import numpy as np
+from typing import Literal
 
 from toolchain import export, text
 from toolchain.errors import IntegrityError, UsageError
 from toolchain.files import sha256_file
 from toolchain.journal import Journal, read_journal
+from toolchain.pipeline.compiling import Built, Wanted, compile_encoder, compile_translator, device_kind
 from toolchain.pipeline.data import held_out_batches
 from toolchain.pipeline.project import CHECKPOINT_FILE
-from toolchain.records import Artifact, CheckpointInfo, Quality, SearchResult, decode_record, read_record
+from toolchain.records import (
+    ENCODER_INPUTS,
+    TRANSLATOR_INPUTS,
+    CheckpointInfo,
+    Environment,
+    FilePrecision,
+    ModelInput,
+    Quality,
+    SearchResult,
+    decode_record,
+    read_record,
+)
 from toolchain.space import Architecture, SearchSpace
 from toolchain.supernet.checkpoint import load_supernet
 from toolchain.supernet.families import Declaration, declaration
 from toolchain.supernet.inference import Predict, subnet_predictor, supernet_predictor
-from toolchain.supernet.module import Subnet, Supernet
+from toolchain.supernet.module import Supernet
 from toolchain.supernet.train import TokenBatch
+from toolchain.targets import Runtime
 
 SplitName = Literal["validation", "test"]
 
 _AGAIN = "get the run's folder again, or train with --fresh"
+_CPU = Runtime()
 _NAMED = ("smallest", "middle", "largest", "winner")
-
-
-class Built(NamedTuple):
-    """A model file's record, and the questions it was asked."""
-
-    artifact: Artifact
-    checks: export.Checks
 
 
 class Run:
@@ -63,9 +68,14 @@ class Run:
         return self.folder / "search"
 
     @property
-    def exports(self) -> bool:
-        """Whether its subnets can become files."""
+    def mixes(self) -> bool:
+        """Whether the precision of its subnets' weights can be chosen layer by layer."""
         return self.info.training.task != "translate"
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """What the files of its subnets read."""
+        return TRANSLATOR_INPUTS if self.info.training.task == "translate" else ENCODER_INPUTS
 
     @property
     def checkpoint_sha256(self) -> str:
@@ -114,6 +124,18 @@ class Run:
     def quality_on(self, predict: Predict, batches: Sequence[TokenBatch], split: SplitName) -> Quality:
         return text.evaluate(predict, batches, self.info.training.task, split)
 
+    def hub_files(self, architecture: Architecture) -> dict[str, bytes]:
+        """What lets `transformers` and `optimum` load the subnet from a bundle, by file name."""
+        plain = self.declared.without_bits(architecture)
+        return export.hub_files(
+            dict(self.supernet.materialize(plain).state_dict()),
+            plain,
+            self.info.space.fixed,
+            task=self.info.training.task,
+            labels=self.info.data.labels,
+            tokenizer=(self.data_folder / "tokenizer.json").read_bytes(),
+        )
+
     def supernet_predict(self, architecture: Architecture) -> Predict:
         """Logits of a subnet inside the supernet."""
         return supernet_predictor(self.supernet, architecture)
@@ -129,41 +151,41 @@ class Run:
         """
         with tempfile.TemporaryDirectory() as scratch:
             model = Path(scratch) / "model.onnx"
-            self.build(architecture, model, {})
+            self.build(architecture, model)
             return export.predictor(model.read_bytes(), {}, threads=1)
 
-    def build(self, architecture: Architecture, path: Path, options: dict[str, str]) -> Built:
-        """The subnet as an ONNX file at `path`, proven equal to the module; `options` are the session's settings.
+    def build(
+        self,
+        architecture: Architecture,
+        path: Path,
+        runtime: Runtime = _CPU,
+        *,
+        precision: FilePrecision | None = None,
+        environment: Environment | None = None,
+    ) -> Built:
+        """The subnet as an ONNX file at `path`, proven equal to the module, in the form that suits what will run it.
 
-        Where the architecture has bits, weights are quantised after the proof: see `export.export_int8`.
+        Weights are as precise as the architecture's bits say, of one without bits fp32, unless a precision is named.
+
+        Args:
+            environment: of the device it is for; None: this machine's kind, and nothing it may lack is used.
 
         Raises:
             ParityError: the file and the module disagree; no file is left.
-            UsageError: a translation model: its two graphs are not exported yet.
+            UsageError: there is no such file for what will run it.
         """
-        if not self.exports:
-            raise UsageError(
-                "a translation model is not exported as ONNX yet",
-                why="so it can be neither profiled nor shipped as a bundle",
-                hint="mostool search --params and mostool finetune work on it; mostool evaluate translates with it",
-            )
         self.check(architecture)
-        subnet = self.supernet.materialize(self.declared.without_bits(architecture))
-        checks = self.checks(subnet)
-        artifact = export.export_onnx(
-            subnet, architecture, path, checks, checkpoint_sha256=self.checkpoint_sha256, options=options
+        plain = self.declared.without_bits(architecture)
+        wanted = Wanted(
+            precision=precision or self.declared.precision(architecture),
+            modules=self.declared.int8_modules(architecture) if precision is None else self.declared.matrices(plain),
+            runtime=runtime,
+            device=device_kind(runtime, environment, searched=precision is None),
+            checkpoint_sha256=self.checkpoint_sha256,
+            maximum_length=self.info.space.fixed["maximum_length"],
         )
-        modules, precision = self.declared.int8_modules(architecture), self.declared.precision(architecture)
-        if modules:
-            artifact, checks = export.export_int8(
-                path, artifact, architecture, checks, modules=modules, precision=precision, options=options
-            )
-        return Built(artifact, checks)
-
-    def checks(self, subnet: Subnet) -> export.Checks:
-        """Parity checks on the run's own held-out text."""
-        ids = text.read_split(self.data_folder, "test").ids[:8].astype(np.int64)
-        return export.build_checks(subnet, ids, padding=0)
+        make = compile_translator if self.info.training.task == "translate" else compile_encoder
+        return make(self.supernet.materialize(plain), architecture, path, self.data_folder, wanted)
 
     # -- architectures ------------------------------------------------------------------------------------------
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from toolchain import text
+from toolchain import export, text
+from toolchain.pipeline.compiling import MARKS
 from toolchain.pipeline.runs import Run, SplitName
 from toolchain.progress import Progress, ProgressListener, silent
 from toolchain.records import Quality
 from toolchain.space import Architecture
-from toolchain.supernet.decoding import Marks, beam_search, greedy, greedy_inside, translating
-from toolchain.supernet.inference import subnet_predictor, supernet_predictor
+from toolchain.supernet.decoding import beam_search, greedy, greedy_inside, translating
+from toolchain.supernet.inference import Predict, subnet_predictor, supernet_predictor
+from toolchain.supernet.train import TokenBatch
 
-MARKS = Marks(begin=text.CLS, end=text.SEP, never=(text.PAD, text.UNK, text.CLS, text.MASK))
 _ROWS = 64
 
 Words = Callable[[Any, Any], list[list[int]]]
@@ -27,6 +31,13 @@ class Translated(NamedTuple):
 
     hypotheses: list[str]
     quality: Quality
+
+
+class Way(NamedTuple):
+    """How a model translates, and what it answers given the right words before."""
+
+    words: Words
+    predict: Predict
 
 
 def translate(
@@ -45,27 +56,72 @@ def translate(
     each word: the two must agree token for token. Loss and token accuracy are of the same items, teacher forced.
     """
     run.info.space.check(architecture)
-    longest = run.info.space.fixed["maximum_length"] - 1
-    if form == "supernet":
-        supernet = run.supernet
-        predict = supernet_predictor(supernet, architecture)
+    way = _of_supernet(run, architecture) if form == "supernet" else _of_subnet(run, architecture, beam)
+    return _judge(run, way, split, limit, listener)
 
-        def words(ids: Any, mask: Any) -> list[list[int]]:
-            return greedy_inside(supernet, architecture, ids, mask, MARKS, longest)
-    else:
-        subnet = run.supernet.materialize(architecture)
-        predict, model = subnet_predictor(subnet), translating(subnet)
 
-        def words(ids: Any, mask: Any) -> list[list[int]]:
-            if beam == 1:
-                return greedy(model, ids, mask, MARKS, longest)
-            return beam_search(model, ids, mask, MARKS, longest, beam=beam)
+def translate_files(
+    run: Run,
+    folder: Path,
+    options: Mapping[str, str],
+    split: SplitName,
+    *,
+    model: str = "model.onnx",
+    beam: int = 1,
+    limit: int | None = None,
+    threads: int = 0,
+    listener: ProgressListener = silent,
+) -> Translated:
+    """The same by the files of a folder: greedily by the one that translates in one call, else by its three graphs."""
+    files = export.Translation(folder, export.TranslationMarks(*MARKS), options=options, threads=threads, model=model)
+    longest = _longest(run)
 
+    def words(ids: Any, mask: Any) -> list[list[int]]:
+        if beam == 1:
+            return files.greedy(ids.numpy(), mask.numpy(), longest)
+        return files.beam_search(ids.numpy(), mask.numpy(), longest, beam=beam)
+
+    def predict(batch: TokenBatch) -> npt.NDArray[np.float32]:
+        positions = batch.positions
+        assert batch.decoder_ids is not None  # noqa: S101 - it is a translation's
+        assert positions is not None  # noqa: S101
+        logits = files.forced(batch.ids, batch.attention_mask, batch.decoder_ids)
+        return logits[positions[:, 0], positions[:, 1]]
+
+    return _judge(run, Way(words, predict), split, limit, listener)
+
+
+def _longest(run: Run) -> int:
+    return run.info.space.fixed["maximum_length"] - 1
+
+
+def _of_supernet(run: Run, architecture: Architecture) -> Way:
+    supernet, longest = run.supernet, _longest(run)
+
+    def words(ids: Any, mask: Any) -> list[list[int]]:
+        return greedy_inside(supernet, architecture, ids, mask, MARKS, longest)
+
+    return Way(words, supernet_predictor(supernet, architecture))
+
+
+def _of_subnet(run: Run, architecture: Architecture, beam: int) -> Way:
+    subnet, longest = run.supernet.materialize(architecture), _longest(run)
+    model = translating(subnet)
+
+    def words(ids: Any, mask: Any) -> list[list[int]]:
+        if beam == 1:
+            return greedy(model, ids, mask, MARKS, longest)
+        return beam_search(model, ids, mask, MARKS, longest, beam=beam)
+
+    return Way(words, subnet_predictor(subnet))
+
+
+def _judge(run: Run, way: Way, split: SplitName, limit: int | None, listener: ProgressListener) -> Translated:
     held_out = text.read_parallel_split(run.data_folder, split)
     references = [target for _, target in text.read_references(run.data_folder, split)][:limit]
-    hypotheses = _translate_all(run, held_out, len(references), words, listener)
+    hypotheses = _translate_all(run, held_out, len(references), way.words, listener)
     batches = text.translation_evaluation_batches(held_out, whole=False, limit=len(references))
-    forced = text.evaluate(predict, batches, "translate", split)
+    forced = text.evaluate(way.predict, batches, "translate", split)
     score = text.bleu(hypotheses, references)
     quality = Quality(
         metric="bleu",

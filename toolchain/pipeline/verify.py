@@ -12,10 +12,22 @@ from toolchain import devices, export, profiling
 from toolchain.errors import IntegrityError, MostoolError
 from toolchain.export.bundle import CHECKS_FILE
 from toolchain.export.parity import load_checks
-from toolchain.pipeline.export import device_parity
-from toolchain.profiling.session import RefusedError
+from toolchain.pipeline import engines
+from toolchain.pipeline.measured import device_parity
+from toolchain.pipeline.shipping import MODEL_FILE
+from toolchain.pipeline.workloads import input_shapes
 from toolchain.progress import Progress, ProgressListener, silent
-from toolchain.records import DEVICE_METRICS, MEDIAN, Environment, Failed, Manifest, Source, cost_key, names_of, spelled
+from toolchain.records import (
+    DEVICE_METRICS,
+    MEDIAN,
+    AnyManifest,
+    Environment,
+    Failed,
+    Source,
+    cost_key,
+    names_of,
+    spelled,
+)
 from toolchain.targets import Measure, Runtime, Target
 
 _ATTEMPTS = 6
@@ -34,7 +46,7 @@ class Check(NamedTuple):
 class Verified(NamedTuple):
     """A bundle's manifest and how it fared."""
 
-    manifest: Manifest
+    manifest: AnyManifest
     checks: list[Check]
 
     @property
@@ -69,35 +81,78 @@ def verify(
     export.verify_files(folder, manifest)
     checks = [Check("integrity", True, f"{len(manifest.files)} files match their sha256")]
     listener(Progress("verify", 2, 3, "parity"))
-    model = folder / manifest.artifact.file
-    evidence = load_checks(folder / CHECKS_FILE)
-    allowed = min(manifest.parity_tolerance, export.tolerance(manifest.artifact.precision, evidence))
+    evidence = _evidence(folder, manifest)
     stated = _target(manifest)
     if target is not None:  # its device, with the settings that the manifest tells of
         measure = msgspec.structs.replace(target.measure, thermal=stated.measure.thermal)
         stated = msgspec.structs.replace(target, runtime=stated.runtime, measure=measure)
     with contextlib.closing(devices.open_device(stated, project)) as device:
-        if target is None:
-            worst = export.check_parity(export.open_session(model, manifest.options), evidence, allowed)
-        else:
-            worst = device_parity(model, evidence, device, allowed)
-        where = f" on {target.id}" if target else ""
-        detail = f"{len(evidence.inputs)} inputs{where}, largest difference {worst:.1e} (allowed {allowed:.0e})"
-        checks.append(Check("parity", True, detail))
-        if speed:
+        runs = manifest.engine is None or engines.can_run(device)
+        checks += _parity(folder, manifest, evidence, device, there=target is not None, runs=runs)
+        if speed and not runs:
+            checks.append(Check("speed", True, "not judged: there is no GPU here that the engine was built for"))
+        elif speed:
             listener(Progress("verify", 3, 3, "speed"))
             try:
                 environment = profiling.read_environment(device)
-            except RefusedError as refused:
+            except profiling.RefusedError as refused:
                 if target is not None:
                     raise
                 checks.append(Check("speed", True, f"not judged: {refused.why or refused}"))
             else:
-                checks += _speed(model, manifest, device, environment)
+                checks += _speed(folder / manifest.artifact.file, manifest, device, environment)
     return Verified(manifest, checks)
 
 
-def _speed(model: Path, manifest: Manifest, device: devices.Device, environment: Environment) -> list[Check]:
+def _parity(
+    folder: Path,
+    manifest: AnyManifest,
+    evidence: export.Checks,
+    device: devices.Device,
+    *,
+    there: bool,
+    runs: bool,
+) -> list[Check]:
+    """What the file answers, here or `there`; of an engine also what the ONNX file it was built from answers here."""
+    model = folder / manifest.artifact.file
+    precision = manifest.artifact.precision
+    allowed = min(manifest.parity_tolerance, export.tolerance(precision, evidence))
+    checks = []
+    if manifest.engine is not None:
+        worst = export.check_parity(export.open_session(folder / MODEL_FILE, {}), evidence, allowed)
+        checks.append(_compared(f"parity of {MODEL_FILE}", evidence, "", worst, allowed))
+        if not runs:
+            return checks
+    if there or manifest.engine is not None:
+        worst = device_parity(model, evidence, device, precision, allowed)
+        checks.append(_compared("parity", evidence, f" on {device.target.id}", worst, allowed))
+    else:
+        worst = export.check_parity(export.open_session(model, manifest.options), evidence, allowed)
+        checks.append(_compared("parity", evidence, "", worst, allowed))
+    return checks
+
+
+def _compared(name: str, evidence: export.Checks, where: str, worst: float, allowed: float) -> Check:
+    if evidence.expected and evidence.expected[0].dtype.kind in "iu":
+        rows = sum(map(len, evidence.expected))
+        other = f"{100 * worst:.0f} % with other words (allowed {100 * allowed:.0f} %)"
+        return Check(name, True, f"{rows} translations{where}, {other}")
+    inputs = len(evidence.inputs)
+    return Check(name, True, f"{inputs} inputs{where}, largest difference {worst:.1e} (allowed {allowed:.0e})")
+
+
+def _evidence(folder: Path, manifest: AnyManifest) -> export.Checks:
+    """The questions that travel, which must be of the inputs that the manifest names."""
+    evidence = load_checks(folder / CHECKS_FILE)
+    names = {one.name for one in manifest.inputs}
+    for one in evidence.inputs:
+        if set(one) != names:
+            why = f"it asks with {', '.join(sorted(one))}, the model reads {', '.join(sorted(names))}"
+            raise IntegrityError(f"{CHECKS_FILE} is not of this model", why=why, hint="get the bundle again")
+    return evidence
+
+
+def _speed(model: Path, manifest: AnyManifest, device: devices.Device, environment: Environment) -> list[Check]:
     """On the manifest's device: as fast as stated, and within the budgets; the best of a few attempts is judged."""
     taken = _taken(model, manifest, device)
     measured_s = taken[MEDIAN.name]
@@ -106,6 +161,10 @@ def _speed(model: Path, manifest: Manifest, device: devices.Device, environment:
             f"{1e3 * measured_s:.3f} ms {environment.source} here, which is not the device of the manifest: not judged"
         )
         return [Check("speed", True, detail)]
+    if manifest.latency is None:
+        return [
+            Check("speed", True, f"{1e3 * measured_s:.3f} ms {environment.source} here; none is stated: not judged")
+        ]
     stated_s = manifest.latency.median_s
     limits = [_Limit("speed", MEDIAN.name, _SLOWER * stated_s, f"{1e3 * stated_s:.3f} ms stated, ")]
     limits += _budget_limits(manifest)
@@ -133,7 +192,7 @@ class _Limit(NamedTuple):
         return Check(self.check_name, value <= self.most, detail)
 
 
-def _budget_limits(manifest: Manifest) -> list[_Limit]:
+def _budget_limits(manifest: AnyManifest) -> list[_Limit]:
     """The tightest budget that is said to be met on each cost that only the device tells."""
     tightest: dict[str, float] = {}
     for one in manifest.budgets:
@@ -147,7 +206,7 @@ def _budget_limits(manifest: Manifest) -> list[_Limit]:
     ]
 
 
-def _target(manifest: Manifest) -> Target:
+def _target(manifest: AnyManifest) -> Target:
     """The device as the manifest describes it, which is anybody's word."""
     try:
         return Target(
@@ -169,16 +228,12 @@ def _target(manifest: Manifest) -> Target:
         ) from error
 
 
-def _taken(model: Path, manifest: Manifest, device: devices.Device) -> dict[str, float]:
+def _taken(model: Path, manifest: AnyManifest, device: devices.Device) -> dict[str, float]:
     """What a pass takes, by the cost's name on any device; what a short measurement does not tell is left out.
 
     The model is its own reference, for a bundle carries no other: latencies are as the clock said.
     """
-    shape = (manifest.workload.batch, manifest.workload.sequence_length)
-    inputs = {
-        "input_ids": profiling.InputShape(dtype="int64", shape=shape, low=5, high=manifest.vocabulary_size),
-        "attention_mask": profiling.InputShape(dtype="int64", shape=shape, low=1, high=2),
-    }
+    inputs = input_shapes(manifest.inputs, manifest.workload, manifest.vocabulary_size)
     ((_, outcome),) = profiling.measure([profiling.Candidate("model", model)], model, inputs, device, seed=0)
     if isinstance(outcome, Failed):
         raise MostoolError("the model does not run here", why=f"{outcome.stage}: {outcome.error}")

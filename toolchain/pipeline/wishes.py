@@ -92,7 +92,7 @@ class Wish(NamedTuple):
 def resolved_space(project: Project, run: Run, wish: Wish) -> SearchSpace:
     """The run's space, or that with the precision of the weights as further axes."""
     precision = wish.precision
-    if precision is None and run.exports:
+    if precision is None and run.mixes:
         tables = [project.find_table(wish.main, space, wish.workload) for space in (run.info.space, run.bits_space)]
         used_at = [header_file(table).stat().st_mtime_ns if table else -1 for table in tables]
         precision = "mixed" if used_at[1] > used_at[0] else "fp32"

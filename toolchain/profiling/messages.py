@@ -83,6 +83,15 @@ class Part(Record, frozen=True, tag="part"):
     data: Annotated[str, msgspec.Meta(max_length=_LONGEST_PART)]
 
 
+class Planned(Record, frozen=True, tag="planned"):
+    """An engine was built; its bytes follow in parts of output 0."""
+
+    builder: Text
+    version: Text
+    compute_capability: Annotated[str, msgspec.Meta(pattern=r"^\d+\.\d+(,\d+\.\d+)*$", max_length=_LONGEST_TEXT)]
+    size_bytes: Annotated[int, msgspec.Meta(ge=1)]
+
+
 class Refused(Record, frozen=True, tag="error"):
     """The request as a whole cannot be met."""
 
@@ -90,7 +99,9 @@ class Refused(Record, frozen=True, tag="error"):
     message: Text
 
 
-Message = Hello | Step | Beat | Described | CandidateTimed | CandidateFailed | Done | Memory | Ran | Part | Refused
+Message = (
+    Hello | Step | Beat | Described | CandidateTimed | CandidateFailed | Done | Memory | Ran | Part | Planned | Refused
+)
 
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 

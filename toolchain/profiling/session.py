@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 import msgspec
 import numpy as np
@@ -60,6 +60,10 @@ class RefusedError(DeviceError):
     """The device cannot do what a request asks for."""
 
 
+class ProviderRefusedError(RefusedError):
+    """It lacks the provider, or the GPU, that a request asks for."""
+
+
 class ModelRefusedError(RefusedError):
     """The one model of a request cannot be loaded or run."""
 
@@ -80,6 +84,59 @@ def read_environment(device: Device) -> Environment:
     if asked and found.provider != asked:
         raise DeviceError(f"{device.target.id} cannot use {asked}", why=f"it would run on {found.provider}")
     return found
+
+
+def read_builder(device: Device) -> Environment:
+    """The machine and the engine that builds there; `accelerator` is empty where it builds for a GPU that is not there.
+
+    Raises:
+        DeviceError: as `read_environment`, or it does not build without a GPU.
+    """
+    with Session(device.target, device.start_worker()) as session:
+        session.ask("environment", to_build=True)
+        return session.await_message(messages.Described).environment
+
+
+class Plan(NamedTuple):
+    """A model compiled for a GPU.
+
+    Attributes:
+        content: of its file.
+        builder: the engine that made it, of that `version`; no other loads it.
+        compute_capability: of the GPUs it runs on, as `8.9` or `8.6,8.9`.
+    """
+
+    content: bytes
+    builder: str
+    version: str
+    compute_capability: str
+
+
+def build_plan(
+    path: Path, inputs: Mapping[str, InputShape], device: Device, options: Mapping[str, str] | None = None
+) -> Plan:
+    """An ONNX file compiled by the device's engine, fast at the shapes of `inputs`.
+
+    `options` come on top of the target's: `profile.min` and `profile.max` give the range of shapes it takes.
+
+    Raises:
+        DeviceError: as `read_builder`, or the engine cannot make it of this model.
+    """
+    runtime = device.target.runtime
+    model = device.place(path)
+    with Session(device.target, device.start_worker()) as session:
+        session.ask("plan", model=model, inputs=dict(inputs), options={**runtime.options, **(options or {})})
+        planned = session.await_message(messages.Planned)
+        content = bytearray()
+        while not isinstance(message := session.listen(), messages.Done):
+            match message:
+                case messages.Part(output=0, data=data) if len(content) < planned.size_bytes:
+                    content += _decoded(session.target, data)
+                case _:
+                    raise unexpected(session.target, message)
+    if len(content) != planned.size_bytes:
+        raise _garbage(device.target, f"an engine of {len(content)} bytes, not {planned.size_bytes}")
+    return Plan(bytes(content), planned.builder, planned.version, planned.compute_capability)
 
 
 def peak_memory_bytes(path: Path, inputs: Mapping[str, InputShape], device: Device) -> int | None:
@@ -134,10 +191,7 @@ def _outputs(session: Session, count: int) -> list[list[np.ndarray[Any, Any]]]:
             case messages.Ran(outputs=forms) if len(found) < count:
                 found.append((forms, [bytearray() for _ in forms]))
             case messages.Part(output=number, data=data) if found and number < len(found[-1][1]):
-                try:
-                    found[-1][1][number] += base64.b64decode(data, validate=True)
-                except binascii.Error as fault:
-                    raise _garbage(session.target, str(fault)) from fault
+                found[-1][1][number] += _decoded(session.target, data)
             case _:
                 raise unexpected(session.target, message)
     try:
@@ -153,6 +207,13 @@ def _outputs(session: Session, count: int) -> list[list[np.ndarray[Any, Any]]]:
     if len(arrays) != count:
         raise _garbage(session.target, f"{len(arrays)} answers to {count} questions")
     return arrays
+
+
+def _decoded(target: Target, data: str) -> bytes:
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as fault:
+        raise _garbage(target, str(fault)) from fault
 
 
 # -- one worker ------------------------------------------------------------------------------------------------------
@@ -247,7 +308,7 @@ def _refusal(target: Target, refused: messages.Refused) -> RefusedError:
                     "a GPU needs its driver (nvidia-smi must work) and an engine built for it, such as onnxruntime-gpu"
                 )
             name = target.runtime.provider or target.runtime.engine
-            return RefusedError(f"{target.id} cannot use {name}", why=why, hint=hint)
+            return ProviderRefusedError(f"{target.id} cannot use {name}", why=why, hint=hint)
         case "reference":
             return RefusedError(f"the reference model fails on {target.id}", why=why)
         case "load" | "run" | "memory":

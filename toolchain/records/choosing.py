@@ -5,9 +5,18 @@ from __future__ import annotations
 import datetime as dt
 from typing import Literal
 
-from toolchain.records.measuring import Artifact, Environment, Latency, Workload
+from toolchain.records.measuring import (
+    ENCODER_INPUTS,
+    Artifact,
+    Environment,
+    FilePrecision,
+    Latency,
+    ModelFile,
+    ModelInput,
+    Workload,
+)
 from toolchain.records.storing import Record, Source, Stored
-from toolchain.records.training import Data, Origin, Quality, Task, Training
+from toolchain.records.training import Data, ModelTask, Origin, Quality, Training
 from toolchain.space import Architecture, SearchSpace
 
 Metric = Literal["latency_s", "size_bytes", "parameters", "peak_memory_bytes", "energy_j"]
@@ -137,17 +146,42 @@ class BudgetOutcome(Record, frozen=True):
     met: bool
 
 
-class Manifest(Stored, frozen=True):
-    """What a bundle is, and the evidence for it.
+class Tried(Record, frozen=True):
+    """A file that was measured beside the one that ships, and what it was worth on validation items."""
+
+    precision: FilePrecision
+    size_bytes: int
+    latency: Latency | None
+    quality: Quality | None
+    why: str = ""
+    """Why it is not the one, in words; empty for the one that ships."""
+
+
+class Engine(Record, frozen=True):
+    """What a built engine runs on: the engine and version that built it, and the GPUs it was built for."""
+
+    builder: str
+    builder_version: str
+    compute_capability: str
+    built_from_sha256: str
+    """Of the portable ONNX file it was built from, which ships beside it."""
+
+
+class AnyManifest(Stored, frozen=True):
+    """What any bundle is, and the evidence for it.
+
+    A model that mostool did not train has no training, checkpoint or data, and where nobody can tell no quality. An
+    engine that was built where it cannot run has no latency.
 
     `pairs`: it reads two texts at a time. `alone`: it was trained as the one architecture of its run, not inside a
-    supernet. `origin` and `teacher` are the run's: see CheckpointInfo.
+    supernet. `origin` and `teacher` are the run's: see CheckpointInfo. `tried` are the files that `--precision auto`
+    chose from, `max_drop` the share of fp32's quality it might give up.
     """
 
     name: str
-    task: Task
+    task: ModelTask
     labels: tuple[str, ...]
-    artifact: Artifact
+    artifact: ModelFile
     target: str
     workload: Workload
     environment: Environment
@@ -156,18 +190,18 @@ class Manifest(Stored, frozen=True):
     maximum_length: int
     vocabulary_size: int
     predicted_s: float | None
-    latency: Latency
     peak_memory_bytes: int | None
-    quality: Quality
     trivial_quality: float | None
     budgets: tuple[BudgetOutcome, ...]
-    data: Data
-    training: Training
-    checkpoint_sha256: str
     parity_tolerance: float
     created_at: dt.datetime
     files: dict[str, str]
     versions: dict[str, str]
+    latency: Latency | None = None
+    quality: Quality | None = None
+    data: Data | None = None
+    training: Training | None = None
+    checkpoint_sha256: str | None = None
     device_parity_max_abs_error: float | None = None
     provider_options: dict[str, str] = {}
     cores: tuple[int, ...] = ()
@@ -176,6 +210,22 @@ class Manifest(Stored, frozen=True):
     alone: bool = False
     origin: Origin | None = None
     teacher: Origin | None = None
+    inputs: tuple[ModelInput, ...] = ENCODER_INPUTS
+    tried: tuple[Tried, ...] = ()
+    max_drop: float | None = None
+    engine: Engine | None = None
+    licence: str = ""
+
+
+class Manifest(AnyManifest, frozen=True):
+    """That of a subnet of a run, measured as it ships."""
+
+    artifact: Artifact
+    latency: Latency
+    quality: Quality
+    data: Data
+    training: Training
+    checkpoint_sha256: str
 
 
 class RunInfo(Stored, frozen=True):

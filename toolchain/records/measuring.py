@@ -24,29 +24,59 @@ class Workload(Record, frozen=True):
         return f"b{self.batch}-t{self.sequence_length}"
 
 
-FilePrecision = Literal["fp32", "int8", "mixed"]
-"""Of a file's weight matrices: all fp32, all int8, or some int8."""
+FilePrecision = Literal["fp32", "fp16", "int8", "int8-static", "int4", "mixed"]
+"""Of a file's weight matrices: all of a kind, or (mixed) some int8 and some fp32.
+
+int8 quantises what multiplies the weights as it comes; int8-static by ranges found beforehand on real text; int4 keeps
+it in fp32. fp16 is of everything, for GPUs.
+"""
+
+FileFormat = Literal["onnx", "tensorrt"]
+"""Of what runs: an ONNX file, or an engine that TensorRT has built of one for a kind of GPU."""
 
 
-class Artifact(Record, frozen=True):
-    """A model file and how it came to be.
+class ModelInput(Record, frozen=True):
+    """One input of a model: token ids, the mask of real tokens or the types of tokens, [batch, sequence]; or how many
+    words a translation has, [1]: at the least, at the most."""
+
+    name: str
+    role: Literal["ids", "mask", "types", "least", "most"]
+    dtype: Literal["int64", "int32"] = "int64"
+
+
+ENCODER_INPUTS = (ModelInput(name="input_ids", role="ids"), ModelInput(name="attention_mask", role="mask"))
+TRANSLATOR_INPUTS = (
+    *ENCODER_INPUTS,
+    ModelInput(name="shortest", role="least"),
+    ModelInput(name="longest", role="most"),
+)
+
+
+class ModelFile(Record, frozen=True):
+    """A model file and how it came to be; without an architecture it is of a model that mostool did not make.
 
     `parity_max_abs_error` is between the fp32 file and the module it was made from; where weights were quantised after
     that, `quantised_max_abs_error` is what the file that ships differs from that module by.
     """
 
     file: str
-    format: Literal["onnx"]
+    format: FileFormat
     precision: FilePrecision
     recipe: str
     opset: int
     sha256: str
     size_bytes: int
     parameters: int
-    architecture: Architecture
+    architecture: Architecture | None = None
     checkpoint_sha256: str | None = None
     parity_max_abs_error: float | None = None
     quantised_max_abs_error: float | None = None
+
+
+class Artifact(ModelFile, frozen=True):
+    """The file of a subnet."""
+
+    architecture: Architecture
 
 
 class Environment(Record, frozen=True):

@@ -38,6 +38,8 @@ class Mixture(Record, frozen=True):
 
 
 Task = Literal["mlm", "classify", "regress", "translate"]
+ModelTask = Literal["mlm", "classify", "regress", "translate", "encode"]
+"""What a shipped model is for; of one that was brought and does not say, encode."""
 Recipe = Literal["sandwich", "single-path", "progressive"]
 Precision = Literal["fp32", "bf16"]
 

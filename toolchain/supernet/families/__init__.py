@@ -66,6 +66,10 @@ class Declaration(Protocol):
 
     def precision(self, architecture: Architecture) -> FilePrecision: ...
 
+    def matrices(self, architecture: Architecture) -> frozenset[str]:
+        """The paths of all modules whose weights are matrices: what a file of one precision has in that precision."""
+        ...
+
     def int8_modules(self, architecture: Architecture) -> frozenset[str]:
         """The paths of the modules whose weights its file stores and multiplies as int8."""
         ...

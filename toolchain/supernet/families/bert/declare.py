@@ -232,6 +232,10 @@ def precision(architecture: Architecture) -> FilePrecision:
     return "int8" if architecture == at_bits(architecture, 8) else "mixed"
 
 
+def matrices(architecture: Architecture) -> frozenset[str]:
+    return int8_modules(at_bits(architecture, 8))
+
+
 def int8_modules(architecture: Architecture) -> frozenset[str]:
     """The modules (by their paths in the subnet) whose weights are int8; position embeddings and norms never are."""
     if not has_bits(architecture):

@@ -251,6 +251,11 @@ def precision(_architecture: Architecture) -> FilePrecision:
     return "fp32"
 
 
+def matrices(_architecture: Architecture) -> frozenset[str]:
+    """None are named: a translator's three graphs have a precision as a whole."""
+    return frozenset()
+
+
 def int8_modules(_architecture: Architecture) -> frozenset[str]:
     return frozenset()
 

@@ -19,7 +19,7 @@ from toolchain.supernet.families.translation.declare import DecoderLayer, Encode
 from toolchain.supernet.module import Subnet, Supernet
 from toolchain.supernet.sliced import PLAIN, MixedGroup, SlicedNorm
 
-_MASKED = -10000.0
+MASKED = -10000.0
 """Added to attention scores of what may not be seen: finite in fp16 and int8, and zero after softmax."""
 
 KeysValues = tuple[Tensor, Tensor]
@@ -85,10 +85,10 @@ class Translator(Subnet):
     ) -> Tensor:
         outputs = self._encode(input_ids, attention_mask)
         length = decoder_ids.shape[1]
-        unseen = torch.ones(length, length, dtype=outputs[0].dtype, device=decoder_ids.device).triu(1) * _MASKED
+        unseen = torch.ones(length, length, dtype=outputs[0].dtype, device=decoder_ids.device).triu(1) * MASKED
         x = self._read(decoder_ids, self.decoder_width, 0)
         for block in map(_decoder_block, self.decoder):
-            x = block(x, block.remember(outputs), self._bias(attention_mask, block.cross_layers, x), unseen)
+            x = block(x, block.remember(outputs), source_bias(attention_mask, block.cross_layers, x), unseen)
         if positions is not None:
             x = x[positions[:, 0], positions[:, 1]]
         return self._answer(x)
@@ -99,7 +99,7 @@ class Translator(Subnet):
         blocks = list(map(_decoder_block, self.decoder))
         return Decoding(
             [block.remember(outputs) for block in blocks],
-            [self._bias(attention_mask, block.cross_layers, outputs[0]) for block in blocks],
+            [source_bias(attention_mask, block.cross_layers, outputs[0]) for block in blocks],
         )
 
     def step(self, words: Tensor, decoding: Decoding) -> Tensor:
@@ -115,7 +115,7 @@ class Translator(Subnet):
     def _encode(self, input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:
         """The output of each encoder layer, [batch, source, encoder width]."""
         x = self._read(input_ids, self.encoder_width, 0)
-        bias = self._bias(attention_mask, 1, x)
+        bias = source_bias(attention_mask, 1, x)
         outputs = []
         for block in self.encoder:
             x = block(x, bias)
@@ -124,12 +124,8 @@ class Translator(Subnet):
 
     def _read(self, ids: Tensor, width: int, start: int) -> Tensor:
         words = F.embedding(ids, self.word.weight[:, :width]) * math.sqrt(self.width)
-        places = _sinusoids(start, ids.shape[1], width, self.width, words)
+        places = sinusoids(start, ids.shape[1], width, self.width, words)
         return cast("Tensor", self.dropout(words + places))
-
-    def _bias(self, attention_mask: Tensor, layers: int, like: Tensor) -> Tensor:
-        mask = attention_mask.unsqueeze(1).unsqueeze(2)
-        return ((1.0 - mask.to(like.dtype)) * _MASKED).repeat(1, 1, 1, layers)
 
     def _answer(self, x: Tensor) -> Tensor:
         return F.linear(x, self.word.weight[:, : self.decoder_width])
@@ -170,8 +166,12 @@ class DecoderBlock(nn.Module):
         seen = outputs[::-1][: self.cross_layers]
         return self.cross.remember(torch.cat(seen, dim=1) if len(seen) > 1 else seen[0])
 
-    def forward(self, x: Tensor, source: KeysValues, source_bias: Tensor, bias: Tensor) -> Tensor:
-        return self._finish(x, self.attention(x, self.attention.remember(x), bias), source, source_bias)
+    def forward(
+        self, x: Tensor, source: KeysValues, source_bias: Tensor, bias: Tensor, own: KeysValues | None = None
+    ) -> Tensor:
+        """`own`: the keys and values of x, where somebody has them already."""
+        own = self.attention.remember(x) if own is None else own
+        return self._finish(x, self.attention(x, own, bias), source, source_bias)
 
     def step(
         self, x: Tensor, source: KeysValues, source_bias: Tensor, past: KeysValues | None
@@ -220,7 +220,14 @@ def _decoder_block(module: nn.Module) -> DecoderBlock:
     return cast("DecoderBlock", module)
 
 
-def _sinusoids(start: int, count: int, width: int, full_width: int, like: Tensor) -> Tensor:
+def source_bias(attention_mask: Tensor, layers: int, like: Tensor) -> Tensor:
+    """What is added to the scores of the tokens of `layers` encoder layers: [batch, 1, 1, source x layers]."""
+    mask = attention_mask.unsqueeze(1).unsqueeze(2)
+    bias = (1.0 - mask.to(like.dtype)) * MASKED
+    return bias.repeat(1, 1, 1, layers) if layers > 1 else bias
+
+
+def sinusoids(start: int, count: int, width: int, full_width: int, like: Tensor) -> Tensor:
     """The places start .. start + count - 1 as waves, [count, width]; a narrower table is the left part of a wider one.
 
     Source: Attention Is All You Need, arXiv 1706.03762; sine and cosine of one frequency stand side by side.

@@ -1,0 +1,151 @@
+"""The subcommand that compiles: export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toolchain.cli.app import app, common
+from toolchain.cli.options import FILE, FOLDER, run_option, strict_option
+from toolchain.cli.output import ProgressPrinter, plain, print_result
+from toolchain.cli.values import ERROR
+from toolchain.cli.words import manifest_in_words
+
+if TYPE_CHECKING:
+    from toolchain.pipeline.project import Project
+    from toolchain.pipeline.shipped import Exported
+    from toolchain.progress import ProgressListener
+
+_PRECISIONS = ["auto", "fp32", "fp16", "int8", "int8-static", "int4"]
+_OF_A_RUN = ("run", "arch")
+
+
+@app.command()
+@click.option(
+    "--format",
+    type=click.Choice(["onnx", "tensorrt"]),
+    default="onnx",
+    show_default=True,
+    help="tensorrt: an engine, built by the device that will run it.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(_PRECISIONS),
+    help="auto: the fastest that keeps --max-drop, measured on the device. [as it was searched, else fp32]",
+)
+@click.option(
+    "--max-drop",
+    type=ERROR,
+    default="1%",
+    show_default=True,
+    help="Of auto: the share of the fp32 file's quality that may be given up.",
+)
+@run_option
+@click.option("--arch", help="JSON, a file, an id, smallest, largest. [the last search's winner]")
+@click.option("--onnx", type=FILE, help="Bring your own: compile this ONNX file instead of a subnet.")
+@click.option(
+    "--hf", type=FOLDER, help="Bring your own: a local Hugging Face checkpoint, encoder or translation model."
+)
+@click.option("--tokenizer", type=FILE, help="The tokenizer.json of --onnx. [beside it, where there is one]")
+@click.option("--device", help="Where the file is measured. [the search's device, else the last profiled, else cpu]")
+@click.option(
+    "--batch", type=click.IntRange(1), help="Sequences in one pass. [the search's, else the last profiled, else 1]"
+)
+@click.option(
+    "--length",
+    type=click.IntRange(1),
+    help="Tokens in a sequence. [the search's, else the last profiled, else the model's longest, at most 128]",
+)
+@click.option("--out", type=FOLDER, help="The bundle's folder. [bundles/RUN-ID, bundles/NAME]")
+@click.option("--licence", default="", help="What the model card says of the licence, as Apache-2.0.")
+@strict_option
+@common
+def export(json: bool, quiet: bool, **options: Any) -> None:
+    """Compile a subnet into a bundle, and measure the file that ships on the device.
+
+    \b
+    mostool export --format onnx
+    mostool export --precision auto --max-drop 1%
+    mostool export --arch largest --out bundles/largest
+    mostool export --hf my-bert --precision int8
+    mostool export --onnx model.onnx --tokenizer tokenizer.json
+    """
+    from toolchain.pipeline.project import Project
+    from toolchain.targets import Local, read_target
+
+    project = Project(Path())
+    with ProgressPrinter(quiet=quiet) as listener:
+        made = (
+            _brought(project, options, listener)
+            if options["onnx"] or options["hf"]
+            else _subnet(project, options, listener)
+        )
+    target = read_target(made.manifest.target, project.root)
+    data = {"bundle": str(made.folder), "manifest": made.manifest}
+    where = "" if isinstance(target.connection, Local) else f" --device {target.id}"
+    lines = manifest_in_words(made.folder, made.manifest, where)
+    print_result(plain(data), made.warnings, lines, as_json=json, quiet=quiet)
+
+
+def _subnet(project: Project, options: dict[str, Any], listener: ProgressListener) -> Exported:
+    from toolchain.errors import UsageError
+    from toolchain.pipeline.export import export as export_run
+    from toolchain.pipeline.export import usual_device
+    from toolchain.pipeline.runs import Run
+    from toolchain.pipeline.shipping import Wanted
+    from toolchain.records import Workload
+    from toolchain.targets import read_target
+
+    if options["tokenizer"]:
+        raise UsageError("a subnet has the tokenizer of its run", hint="leave --tokenizer out, or add --onnx")
+    run = Run(project.find_run(options["run"]))
+    result = run.find_result()
+    architecture = run.read_architecture(options["arch"] or "winner")
+    device, usual = usual_device(project, run, architecture)
+    workload = Workload(
+        batch=options["batch"] or usual.batch, sequence_length=options["length"] or usual.sequence_length
+    )
+    won = result is not None and result.winner.architecture == architecture
+    wanted = Wanted(
+        precision=options["precision"],
+        max_drop=options["max_drop"],
+        budgets=result.budgets if result and won else (),
+        strict=options["strict"],
+        licence=options["licence"],
+        format=options["format"],
+    )
+    target = read_target(options["device"] or device, project.root)
+    return export_run(project, run, architecture, target, workload, wanted, out=options["out"], listener=listener)
+
+
+def _brought(project: Project, options: dict[str, Any], listener: ProgressListener) -> Exported:
+    from toolchain.errors import UsageError
+    from toolchain.pipeline.brought import export_brought
+    from toolchain.pipeline.shipping import Wanted
+    from toolchain.targets import read_target
+
+    given = [name for name in _OF_A_RUN if options[name]]
+    if given or (options["onnx"] and options["hf"]):
+        raise UsageError(
+            "a model that was brought is of no run", hint="give one of --onnx and --hf, without --run, --arch"
+        )
+    wanted = Wanted(
+        precision=options["precision"],
+        max_drop=options["max_drop"],
+        strict=options["strict"],
+        licence=options["licence"],
+        format=options["format"],
+    )
+    return export_brought(
+        project,
+        options["onnx"] or options["hf"],
+        read_target(options["device"] or "cpu", project.root),
+        wanted,
+        tokenizer=options["tokenizer"],
+        batch=options["batch"],
+        length=options["length"],
+        out=options["out"],
+        listener=listener,
+    )

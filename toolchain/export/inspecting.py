@@ -1,0 +1,199 @@
+"""An ONNX file that somebody brought: is it one, is it whole, can it run, and what does it read?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, NodeProto, TensorProto, external_data_helper, numpy_helper
+
+from toolchain.errors import IntegrityError, UsageError
+from toolchain.export.session import RUNTIME_ERRORS, open_unchecked
+from toolchain.files import inside
+from toolchain.records import ModelInput
+
+_MOST_BYTES = (1 << 31) - 1
+"""Of a file of protocol buffers."""
+_DTYPES = {TensorProto.INT64: "int64", TensorProto.INT32: "int32"}
+_ROLES = {"input_ids": "ids", "attention_mask": "mask", "token_type_ids": "types"}
+_USUAL_VOCABULARY = 100
+"""Ids below it are used where nothing tells how many words a model knows."""
+
+
+class Brought(NamedTuple):
+    """A model that can be compiled.
+
+    Attributes:
+        model: all of it in one, external data included.
+        lengths: how long its rows may be: the one length it was made for, or None for any.
+        vocabulary_size: the rows of the table that its ids look up.
+    """
+
+    model: bytes
+    inputs: tuple[ModelInput, ...]
+    outputs: tuple[str, ...]
+    opset: int
+    batch: int | None
+    length: int | None
+    vocabulary_size: int
+    parameters: int
+
+
+def read_brought(path: Path) -> Brought:
+    """The encoder in an ONNX file: token ids (and their mask and types) in, numbers out.
+
+    Raises:
+        UsageError: there is none, or it reads what mostool does not know how to make; it has an operator or an opset
+            that ONNX Runtime does not know (the operator is named, with its layer).
+        IntegrityError: it is damaged, leads to data outside its folder, or has weights that are not finite.
+    """
+    model = _load(path)
+    _check_weights(model, path)
+    graph = model.graph
+    weights = {one.name for one in graph.initializer}
+    inputs = tuple(_input(one, path) for one in graph.input if one.name not in weights)
+    if not any(one.role == "ids" for one in inputs):
+        raise UsageError(f"{path} reads no input_ids", hint="an encoder's inputs are input_ids and attention_mask")
+    content = model.SerializeToString(deterministic=True)
+    _try(content, path)
+    ids = next(one.name for one in inputs if one.role == "ids")
+    shape = next(one for one in graph.input if one.name == ids).type.tensor_type.shape.dim
+    sizes = [int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in shape]
+    return Brought(
+        model=content,
+        inputs=inputs,
+        outputs=tuple(one.name for one in graph.output),
+        opset=max((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), default=0),
+        batch=sizes[0],
+        length=sizes[1],
+        vocabulary_size=_vocabulary(model, ids),
+        parameters=sum(int(np.prod(one.dims)) for one in _tensors(model) if one.data_type != TensorProto.STRING),
+    )
+
+
+def _load(path: Path) -> ModelProto:
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}", hint="--onnx takes the path of an ONNX model")
+    if path.stat().st_size > _MOST_BYTES:
+        raise UsageError(f"{path} is larger than an ONNX file may be")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, ValueError, OSError) as error:
+        raise IntegrityError(f"{path} is no ONNX model", why=str(error), hint="get the file again") from error
+    if not model.graph.node:
+        raise IntegrityError(f"{path} is no ONNX model", why="it computes nothing", hint="get the file again")
+    for tensor in _tensors(model):
+        if external_data_helper.uses_external_data(tensor):
+            _bring_inside(tensor, path)
+    return model
+
+
+def _bring_inside(tensor: TensorProto, path: Path) -> None:
+    """Read what lies in another file: a plain one of the model's own folder."""
+    where = {entry.key: entry.value for entry in tensor.external_data}
+    name = where.get("location", "")
+    beside = inside(path.parent, name)
+    try:
+        offset, length = int(where.get("offset", 0)), int(where.get("length", 0))
+        with beside.open("rb") as stream:
+            stream.seek(offset)
+            data = stream.read(length) if length else stream.read()
+    except (OSError, ValueError) as error:
+        raise IntegrityError(f"{name} beside {path} cannot be read", why=str(error), hint="get it again") from error
+    wanted = int(np.prod(tensor.dims)) * _bytes_of_one(tensor)
+    if len(data) != wanted:
+        why = f"{tensor.name} has {len(data)} of {wanted} bytes"
+        raise IntegrityError(f"{name} beside {path} is not whole", why=why, hint="get both files again")
+    tensor.raw_data = data
+    del tensor.external_data[:]
+    tensor.data_location = TensorProto.DEFAULT
+
+
+def _bytes_of_one(tensor: TensorProto) -> int:
+    """The bytes of one number."""
+    return int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+
+
+def _tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """Every constant of the model, those of its inner graphs too."""
+    graphs = [model.graph]
+    while graphs:
+        graph = graphs.pop()
+        yield from graph.initializer
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    yield attribute.t
+                if attribute.HasField("g"):
+                    graphs.append(attribute.g)
+
+
+def _check_weights(model: ModelProto, path: Path) -> None:
+    floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+    for tensor in _tensors(model):
+        if tensor.data_type in floats and not np.isfinite(numpy_helper.to_array(tensor)).all():
+            raise IntegrityError(f"the weight {tensor.name} of {path} is not finite", hint="export the model again")
+
+
+def _input(one: Any, path: Path) -> ModelInput:
+    kind = one.type.tensor_type
+    role, dtype = _ROLES.get(one.name), _DTYPES.get(kind.elem_type)
+    if role is None or dtype is None or len(kind.shape.dim) != 2:
+        known = ", ".join(_ROLES)
+        raise UsageError(
+            f"{path} reads {one.name!r}, which mostool does not know how to make",
+            why=f"an encoder's inputs are {known}: whole numbers, [batch, sequence]",
+            hint="a translation model is brought as its checkpoint: --hf FOLDER",
+        )
+    return ModelInput(name=one.name, role=role, dtype=dtype)  # type: ignore[arg-type]
+
+
+def _vocabulary(model: ModelProto, ids: str) -> int:
+    """The rows of the first table that the ids look up, whatever they were cast to on the way."""
+    same, tables = {ids}, {one.name: one for one in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type in ("Cast", "Identity") and node.input[0] in same:
+            same.add(node.output[0])
+        elif _looks_up(node, same) and node.input[0] in tables:
+            return int(tables[node.input[0]].dims[0])
+    return _USUAL_VOCABULARY
+
+
+def _looks_up(node: NodeProto, ids: set[str]) -> bool:
+    return node.op_type in ("Gather", "GatherBlockQuantized") and node.input[1] in ids
+
+
+def _try(model: bytes, path: Path) -> None:
+    """Let ONNX Runtime load it, and say in the field's words what it cannot."""
+    try:
+        open_unchecked(model)
+    except RUNTIME_ERRORS as error:
+        said = " ".join(str(error).split())
+        if "ValidateOpsetForDomain" in said or "under development" in said:
+            raise UsageError(
+                f"{path} is of a newer opset than this ONNX Runtime knows",
+                why=said[-300:],
+                hint="export it with an older opset, 17 say, or install a newer onnxruntime",
+            ) from error
+        unknown = re.search(r'In Node, \("([^"]*)", ([^,]+),|Fatal error: (\S+)\(-?\d+\) is not a registered', said)
+        if unknown:
+            operator = unknown.group(2) or unknown.group(3)
+            layer = unknown.group(1) or _layer_of(model, operator) or "a layer without a name"
+            raise UsageError(
+                f"{path} has an operator that ONNX Runtime cannot run: {operator}, in {layer}",
+                why=said[-300:],
+                hint="export the model with standard operators",
+            ) from error
+        raise IntegrityError(f"ONNX Runtime cannot load {path}", why=said[:300], hint="get the file again") from error
+
+
+def _layer_of(model: bytes, operator: str) -> str:
+    """The name of the first node of an operator, given as domain:operator."""
+    domain, _, kind = operator.rpartition(":")
+    nodes = onnx.load_from_string(model).graph.node
+    return next((str(node.name) for node in nodes if (node.domain, node.op_type) == (domain, kind)), "")
