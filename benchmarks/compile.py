@@ -1,7 +1,7 @@
 """How fast the files are that mostool makes, beside what others make of the same weights. One command:
 
     python benchmarks/compile.py [--quick] [--parts encoders,translation,start] [--models "mid 4x512,..."]
-        [--lengths 32,128] [--threads 1,2] [--seconds 2.5] [--load 0] [--bundle FOLDER] [--json FILE]
+        [--lengths 32,128] [--threads 1,2] [--seconds 1.5] [--load 0] [--bundle FOLDER] [--json FILE]
 
 Encoders: plain ones are BERT itself, which every peer can express; in linked ones each layer has its own width, as the
 subnets of a run have. Most answer once per text, those named `every` for every token: mostool's files leave out of the
@@ -98,7 +98,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--contestants", type=words, default=(), help="beside mostool's own [all]")
     parser.add_argument("--lengths", type=numbers, default=(32, 128))
     parser.add_argument("--threads", type=numbers, help="[1,2; quick 1]")
-    parser.add_argument("--seconds", type=float, help="for each model, length and number of threads [2.5; quick 0.6]")
+    parser.add_argument("--seconds", type=float, help="for each model, length and number of threads [1.5; quick 0.6]")
     parser.add_argument("--rounds", type=int, help="at least [7; quick 5]")
     parser.add_argument("--option", action="append", default=[], help="KEY=VALUE of our sessions, beside the target's")
     parser.add_argument("--load", type=int, default=0)
@@ -107,7 +107,7 @@ def read_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     quick = arguments.quick
     arguments.threads = arguments.threads or ((1,) if quick else (1, 2))
-    arguments.seconds = arguments.seconds or (0.6 if quick else 2.5)
+    arguments.seconds = arguments.seconds or (0.6 if quick else 1.5)
     arguments.rounds = arguments.rounds or (5 if quick else 7)
     arguments.models = arguments.models or (QUICK if quick else tuple(one.name for one in SIZES))
     for name, known in ((arguments.parts, PARTS), (arguments.models, [one.name for one in SIZES])):

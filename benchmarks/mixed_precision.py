@@ -134,7 +134,7 @@ def test_quality(run: Run, architecture: Architecture) -> float:
     """Of the file, on items that nobody trained or searched on."""
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch) / "model.onnx"
-        run.build(architecture, model, {})
+        run.build(architecture, model)
         return run.quality(exporting.predictor(model, {}), "test").value
 
 

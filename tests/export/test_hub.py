@@ -16,7 +16,7 @@ import pytest
 import tiny
 import torch
 
-from toolchain.export import build_checks, export_onnx
+from toolchain.export import build_checks
 from toolchain.export.hub import WEIGHTS_FILE, hub_files
 from toolchain.records import Mixture
 from toolchain.space import Architecture, Axis, SearchSpace
@@ -28,7 +28,7 @@ from toolchain.supernet.module import Subnet
 from toolchain.text import encode_texts, parse_tokenizer, train_tokenizer
 from toolchain.text.subwords import encode_sentences, train_subwords
 
-from .made_bundle import TEXTS
+from .made_bundle import TEXTS, export
 
 LONGEST = 16
 LABELS = ("dogs", "cats", "neither")
@@ -181,7 +181,7 @@ def _make_encoder(folder: Path, task: Any, labels: int) -> dict[str, Any]:
     asked = {"inputs": {"input_ids": ids, "attention_mask": mask}, "logits": logits, "labels": wanted}
     torch.save(asked | {"texts": [TEXT, *TEXTS[:2]]}, folder / "asked.pt")
     checks = build_checks(subnet, ids.numpy(), padding=0)
-    export_onnx(subnet, subnet.architecture, folder / "model.onnx", checks, checkpoint_sha256=None, options={})
+    export(subnet, folder / "model.onnx", checks)
     own = parse_tokenizer(text, "made")
     texts = [text.replace("[SEP]", "sea") if task == "mlm" else text for text in (TEXT, *TEXTS[:2])]
     return {

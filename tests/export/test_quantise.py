@@ -197,6 +197,8 @@ def test_the_recipe_tells_paired_weights_from_others() -> None:
     assert recipe_of_pairs(paired=True) == INT8_RECIPE != recipe_of_pairs(paired=False)
 
 
-@pytest.mark.parametrize(("machine", "paired"), [("x86_64", True), ("aarch64", False), ("arm64", False)])
-def test_only_where_pairs_are_added_in_16_bits_must_weights_be_paired(machine: str, paired: bool) -> None:
-    assert int8_form(machine, ("avx2", "avx512_vnni")).paired == int8_form(machine, ()).paired == paired
+@pytest.mark.parametrize("engine", ["onnxruntime", "tensorrt"])
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64", "arm64"])
+def test_what_is_proven_here_is_true_of_any_device(machine: str, engine: str) -> None:
+    assert int8_form(machine, ("avx2", "avx512_vnni"), engine=engine).paired
+    assert int8_form(machine, (), engine=engine).signed == (machine != "x86_64" or engine == "tensorrt")

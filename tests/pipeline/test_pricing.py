@@ -70,7 +70,7 @@ def test_parameters_and_sizes_are_those_of_the_file(project: Path, run: Run, tab
     for space, those in ((run.info.space, some), (run.bits_space, [*plan(run.bits_space, 12)])):
         prices = Prices(Project(project), run, space, [], None)
         for one, costs in zip(those, prices.costs(those), strict=True):
-            artifact = run.build(one, tmp_path / "model.onnx", {}).artifact
+            artifact = run.build(one, tmp_path / "model.onnx").artifact
             assert costs["parameters"].value == artifact.parameters
             assert artifact.size_bytes <= costs["size_bytes"].upper
             assert costs["size_bytes"].upper < 1.35 * artifact.size_bytes + 20_000

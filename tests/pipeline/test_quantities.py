@@ -18,8 +18,8 @@ from toolchain.arrays import to_arrays
 from toolchain.errors import UsageError
 from toolchain.journal import Journal, read_journal
 from toolchain.pipeline.asked import named_space
-from toolchain.pipeline.export import Measured, _not_judged, _outcome
 from toolchain.pipeline.latencies import read_latencies, refuse_few
+from toolchain.pipeline.measured import Measured
 from toolchain.pipeline.predict import (
     costs_of_arrays,
     find_predictor,
@@ -30,6 +30,7 @@ from toolchain.pipeline.predict import (
     read_predictor,
 )
 from toolchain.pipeline.project import Project
+from toolchain.pipeline.shipped import _not_judged, outcome_of
 from toolchain.profiling import anchor_s, latency, read_table
 from toolchain.records import (
     MEDIAN,
@@ -286,7 +287,7 @@ def test_predict_answers_for_a_percentile(project: Path, table: Path) -> None:
 def test_each_budget_is_held_against_what_was_measured_or_not_judged(project: Path) -> None:
     once = timed(0, SPACE.smallest())
     figures = msgspec.structs.replace(latency(once, anchor_s([once])), median_s=1e-3, p90_s=2e-3, p99_s=None)
-    measured = Measured(ENVIRONMENT, figures, 2**20, 0.0, energy_j=0.5)
+    measured = Measured(figures, 2**20, energy_j=0.5)
     artifact = Artifact(
         file="model.onnx",
         format="onnx",
@@ -299,8 +300,8 @@ def test_each_budget_is_held_against_what_was_measured_or_not_judged(project: Pa
         architecture=SPACE.smallest(),
     )
 
-    def outcome(limit: float, found: Measured = measured, **changes: Any) -> tuple[float, str, bool] | None:
-        one = _outcome(Budget(limit=limit, target="quick", **changes), artifact, found)
+    def outcome(limit: float, found: Measured | None = measured, **changes: Any) -> tuple[float, str, bool] | None:
+        one = outcome_of(Budget(limit=limit, target="quick", **changes), artifact, found, ENVIRONMENT)
         return None if one is None else (one.value, one.source, one.met)
 
     assert outcome(1.5e-3, metric="latency_s") == (1e-3, "measured", True)
@@ -309,6 +310,8 @@ def test_each_budget_is_held_against_what_was_measured_or_not_judged(project: Pa
     assert outcome(2.0**20, metric="peak_memory_bytes") == (2.0**20, "measured", True)
     assert outcome(0.4, metric="energy_j") == (0.5, "measured", False)
     assert outcome(1.0, metric="parameters") == (9.0, "counted", False)
+    assert outcome(1.5e-3, None, metric="latency_s") is None
+    assert outcome(2.0**22, None, metric="size_bytes") == (2.0**21, "counted", True)
     blind = measured._replace(energy_j=None, peak_memory_bytes=None)
     assert outcome(0.4, blind, metric="energy_j") is None
     assert outcome(0.4, measured._replace(energy_j=-1e-3), metric="energy_j") is None

@@ -14,6 +14,7 @@ from toolchain.export.foreign import ForeignModel, export_folder
 from toolchain.export.foreign_tuning import fuse_foreign
 from toolchain.export.fuse import fuse
 from toolchain.export.hub import hub_files
+from toolchain.export.inspecting import Brought as BroughtFile
 from toolchain.export.inspecting import read_brought
 from toolchain.export.parity import (
     INT8_TOLERANCE,
@@ -27,7 +28,7 @@ from toolchain.export.parity import (
 from toolchain.export.precisions import recipe_of, to_precision
 from toolchain.export.run_translation import Marks as TranslationMarks
 from toolchain.export.run_translation import Translation
-from toolchain.export.session import open_session, predictor
+from toolchain.export.session import RUNTIME_ERRORS, open_session, predictor
 from toolchain.export.translator import (
     GRAPHS,
     TRANSLATOR_RECIPE,
@@ -42,8 +43,10 @@ from toolchain.export.translator import (
 __all__ = [
     "GRAPHS",
     "INT8_TOLERANCE",
+    "RUNTIME_ERRORS",
     "TOLERANCE",
     "TRANSLATOR_RECIPE",
+    "BroughtFile",
     "Checks",
     "DeviceKind",
     "ForeignModel",

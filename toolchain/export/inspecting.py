@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, NodeProto, TensorProto, external_data_helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, external_data_helper, helper, numpy_helper
 
 from toolchain.errors import IntegrityError, UsageError
 from toolchain.export.session import RUNTIME_ERRORS, open_unchecked
@@ -59,13 +59,12 @@ def read_brought(path: Path) -> Brought:
     inputs = tuple(_input(one, path) for one in graph.input if one.name not in weights)
     if not any(one.role == "ids" for one in inputs):
         raise UsageError(f"{path} reads no input_ids", hint="an encoder's inputs are input_ids and attention_mask")
-    content = model.SerializeToString(deterministic=True)
-    _try(content, path)
+    _say_shapes(model, _try(model.SerializeToString(deterministic=True), path))
     ids = next(one.name for one in inputs if one.role == "ids")
     shape = next(one for one in graph.input if one.name == ids).type.tensor_type.shape.dim
     sizes = [int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in shape]
     return Brought(
-        model=content,
+        model=model.SerializeToString(deterministic=True),
         inputs=inputs,
         outputs=tuple(one.name for one in graph.output),
         opset=max((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), default=0),
@@ -168,10 +167,18 @@ def _looks_up(node: NodeProto, ids: set[str]) -> bool:
     return node.op_type in ("Gather", "GatherBlockQuantized") and node.input[1] in ids
 
 
-def _try(model: bytes, path: Path) -> None:
-    """Let ONNX Runtime load it, and say in the field's words what it cannot."""
+def _say_shapes(model: ModelProto, session: Any) -> None:
+    """Outputs whose shape the file leaves out get what ONNX Runtime infers: without one, no rewritten file is valid."""
+    for output, known in zip(model.graph.output, session.get_outputs(), strict=True):
+        kind = output.type.tensor_type
+        if not kind.HasField("shape") and known.shape:
+            kind.CopyFrom(helper.make_tensor_type_proto(kind.elem_type, known.shape).tensor_type)
+
+
+def _try(model: bytes, path: Path) -> Any:
+    """The session of ONNX Runtime that has loaded it; what it cannot load is said in the field's words."""
     try:
-        open_unchecked(model)
+        return open_unchecked(model)
     except RUNTIME_ERRORS as error:
         said = " ".join(str(error).split())
         if "ValidateOpsetForDomain" in said or "under development" in said:

@@ -48,16 +48,16 @@ class Int8Form(NamedTuple):
 def int8_form(machine: str, _isa: Collection[str], *, engine: str = "onnxruntime", provider: str = "") -> Int8Form:
     """The form of int8 for a device: as `Environment.machine`, `isa`, `engine` and `provider` say.
 
+    Weights are paired for all. x86 without VNNI adds products by twos in 16 bits; what is proven on such a machine must
+    be true of the device that it is for. Where they need not be paired, a trained model showed no gain: README.md.
+
     - TensorRT takes signed numbers around zero, weights and activations alike.
-    - ARM64 adds products in 32 bits; signed by signed needs no correction for the zero point of weights.
-    - x86 adds pairs of them in 16 bits unless it has VNNI or AMX. Paired weights are exact on all of them, and where
-      they need not be paired that gained nothing a trained model showed: one form, whatever the instructions.
+    - ARM64: signed by signed needs no correction for the zero point of weights.
+    - x86: unsigned by signed is what its kernels are made for.
     """
     if is_tensorrt(engine, provider):
-        return Int8Form(paired=False, signed=True, symmetric=True, standard=True, tables=False)
-    if machine in {"aarch64", "arm64"}:
-        return Int8Form(paired=False, signed=True)
-    return Int8Form(paired=True)
+        return Int8Form(signed=True, symmetric=True, standard=True, tables=False)
+    return Int8Form(signed=machine in {"aarch64", "arm64"})
 
 
 def candidates(_machine: str, _isa: Collection[str], engine: str, provider: str) -> tuple[Precision, ...]:

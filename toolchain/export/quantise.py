@@ -33,8 +33,7 @@ def quantise(model: bytes, modules: Collection[str], *, paired: bool = True) -> 
     Args:
         model: portable: nodes are named by the path of their module, weights are constants.
         modules: paths like `blocks.0.fc1`.
-        paired: products are exact on every x86, see `integers`; without, only where the processor adds them in 32 bits:
-            `int8_form`.
+        paired: products are exact on every processor, see `integers`. Without, x86 needs VNNI or AMX.
 
     Raises:
         UsageError: an operator of these modules is neither a product nor a look-up.

@@ -12,7 +12,7 @@ from onnx import NodeProto, TensorProto
 from toolchain.export.editing import EditedGraph, attribute
 
 _ROW_BY_ROW = frozenset({"Identity", "Cast", "Gelu", "Relu", "Tanh", "Erf", "QuantizeLinear", "DequantizeLinear"})
-_PRODUCTS = frozenset({"MatMul", "MatMulInteger", "MatMulNBits"})
+_PRODUCTS = frozenset({"MatMul", "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits"})
 _ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div"})
 _ATTENTION = frozenset({"MultiHeadAttention", "Attention"})
 _BIAS = 5

@@ -26,10 +26,13 @@ def main(given: list[str]) -> None:
     tokenizer.encode_special_tokens = manifest["task"] != "mlm"  # [MASK] and the like are text to all other models
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = manifest["threads"]
-    for key, value in manifest["options"].items():
+    for key, value in manifest["options"].items() if manifest["engine"] is None else ():
         settings.add_session_config_entry(key, value)
-    model = HERE / manifest["artifact"]["file"]
-    session = onnxruntime.InferenceSession(str(model), settings, providers=[manifest["environment"]["provider"]])
+    if manifest["engine"] is None:
+        model, provider = manifest["artifact"]["file"], manifest["environment"]["provider"]
+    else:  # an engine is for its GPU; the file it was built from runs anywhere
+        model, provider = "model.onnx", "CPUExecutionProvider"
+    session = onnxruntime.InferenceSession(str(HERE / model), settings, providers=[provider])
 
     encoded = tokenizer.encode_batch([item if isinstance(item, str) else tuple(item) for item in items])
     ids = np.array([one.ids for one in encoded], dtype=np.int64)

@@ -206,6 +206,8 @@ def main() -> None:
     parser.add_argument("--beam", type=int, default=1, help="how many translations are kept at each word")
     parser.add_argument("texts", nargs="*")
     asked = parser.parse_args()
+    if asked.beam < 1:
+        parser.error("--beam takes 1 or more")
     manifest = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))
     texts = asked.texts or json.loads((HERE / "examples.json").read_text(encoding="utf-8"))
     tokenizer = Tokenizer.from_file(str(HERE / "tokenizer.json"))

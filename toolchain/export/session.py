@@ -60,7 +60,7 @@ def open_session(model: bytes | Path, options: Mapping[str, str], *, threads: in
 def open_unchecked(model: bytes | Path, options: Mapping[str, str] = MappingProxyType({}), *, threads: int = 0) -> Any:
     """The same, raising ONNX Runtime's own errors."""
     settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3
+    settings.log_severity_level = 4  # what goes wrong is raised
     settings.intra_op_num_threads = threads
     for key, value in options.items():
         settings.add_session_config_entry(key, value)

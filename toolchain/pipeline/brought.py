@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -113,12 +114,7 @@ class Brought:
         else:
             checks, others = export.own_answers(export.open_session(model, options), checks)
         write_bytes(path, model)
-        return Built(self._file(path, model, precision, recipe, error, others), checks)  # type: ignore[arg-type]
-
-    def _file(
-        self, path: Path, model: bytes, precision: FilePrecision, recipe: str, error: float | None, others: float | None
-    ) -> ModelFile:
-        return _file(self._source, path, model, precision, recipe, error, others)
+        return Built(_file(source, path, model, precision, recipe, error, others), checks)  # type: ignore[arg-type]
 
     def quality(self, model: Path, built: Built, options: Mapping[str, str], split: SplitName) -> Quality | None:  # noqa: ARG002
         return None
@@ -128,7 +124,11 @@ class Brought:
         return tuple(one for one in possible if self._source.graphs is None or one in TRANSLATOR_PRECISIONS)
 
     def candidates(self, environment: Environment) -> tuple[FilePrecision, ...]:
-        return self.precisions(environment)
+        raise UsageError(
+            "there is nothing to judge the precisions by",
+            why="a model that was brought has no held-out text",
+            hint=f"choose one with --precision: {', '.join(self.precisions(environment))}",
+        )
 
     @property
     def tokenizer(self) -> Path | None:
@@ -197,7 +197,7 @@ def _file_given(path: Path, tokenizer: Path | None, length: int | None) -> Sourc
     words = tokenizer or (beside if beside.is_file() else None)
     if tokenizer is not None and not tokenizer.is_file():
         raise UsageError(f"there is no file {tokenizer}", hint="--tokenizer takes the path of a tokenizer.json")
-    longest = found.length or length or _USUAL_LENGTH
+    longest = found.length or _longest(found, length)
     inputs = _questions(
         found.inputs, found.batch or _ROWS, longest, found.vocabulary_size, fixed=found.length is not None
     )
@@ -220,6 +220,34 @@ def _file_given(path: Path, tokenizer: Path | None, length: int | None) -> Sourc
         tokenizer=words,
         batch=found.batch,
     )
+
+
+def _longest(found: export.BroughtFile, asked: int | None) -> int:
+    """How long its texts may be: as long as was asked, else the longest of usual length that it answers to.
+
+    Raises:
+        UsageError: it does not answer to any, or not to the length asked for.
+    """
+    session = export.open_session(found.model, {})
+
+    def answers(tokens: int) -> bool:
+        (one,) = _questions(found.inputs, found.batch or 1, tokens, found.vocabulary_size, fixed=True)[:1]
+        with contextlib.suppress(*export.RUNTIME_ERRORS):
+            session.run(None, one)
+            return True
+        return False
+
+    if asked is not None and not answers(asked):
+        raise UsageError(f"the model does not run on {asked} tokens", hint="give a smaller --length")
+    if asked is not None or answers(_USUAL_LENGTH):
+        return asked or _USUAL_LENGTH
+    runs, fails = 0, _USUAL_LENGTH
+    while fails - runs > 1:
+        middle = (runs + fails) // 2
+        runs, fails = (middle, fails) if answers(middle) else (runs, middle)
+    if runs == 0:
+        raise UsageError("the model does not run on any number of tokens", hint="does it need other inputs?")
+    return runs
 
 
 def _questions(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -10,12 +12,13 @@ import numpy as np
 
 from toolchain import export
 from toolchain.errors import UsageError
-from toolchain.files import replacing, write_text
+from toolchain.files import replacing, write_bytes, write_text
 from toolchain.pipeline.project import Project
 from toolchain.pipeline.runs import Run, SplitName
-from toolchain.pipeline.translate import translate
+from toolchain.pipeline.shipping import MODEL_FILE
+from toolchain.pipeline.translate import of_files, translate, translate_files
 from toolchain.progress import ProgressListener, silent
-from toolchain.records import Quality
+from toolchain.records import Manifest, Quality
 from toolchain.space import Architecture
 from toolchain.supernet.inference import Predict
 
@@ -65,16 +68,17 @@ def evaluate(
         UsageError: the bundle given is of another architecture or run.
         IntegrityError: the bundle was tampered with.
     """
-    if run.info.training.task == "translate":
-        return _translated(run, architecture, form, split, dump_logits, words or Words(), listener)
-    if words is not None:
+    translates = run.info.training.task == "translate"
+    if words is not None and not translates:
         raise UsageError(f"{run.folder} does not translate", hint="leave --beam, --limit and --dump-text out")
     folder = _find_bundle(project, run, architecture, bundle) if form == "bundle" else None
+    built = form == "bundle" and folder is None
+    if translates:
+        quality = _translated(run, architecture, form, split, folder, dump_logits, words or Words(), listener)
+        return Evaluated(architecture, form, quality, built=built)
     predict = _predict(run, architecture, form, folder)
     if dump_logits is not None:
-        with replacing(dump_logits) as part, part.open("wb") as stream:
-            np.save(stream, predict(run.batches(split)[0]), allow_pickle=False)
-    built = form == "bundle" and folder is None
+        _dump(predict, run, split, dump_logits)
     ignored = form != "bundle" and bool(run.declared.int8_modules(architecture))
     return Evaluated(architecture, form, run.quality(predict, split), built=built, bits_ignored=ignored)
 
@@ -84,25 +88,38 @@ def _translated(
     architecture: Architecture,
     form: Form,
     split: SplitName,
+    bundle: Path | None,
     dump_logits: Path | None,
     words: Words,
     listener: ProgressListener,
-) -> Evaluated:
+) -> Quality:
     if form == "bundle":
-        raise UsageError("a translation model has no bundle yet", hint="--source subnet or supernet")
-    if dump_logits is not None:
-        with replacing(dump_logits) as part, part.open("wb") as stream:
-            np.save(stream, _predict(run, architecture, form, None)(run.batches(split)[0]), allow_pickle=False)
-    done = translate(run, architecture, form, split, beam=words.beam, limit=words.limit, listener=listener)
+        with _files(run, architecture, bundle) as (folder, model, options):
+            if dump_logits is not None:
+                _dump(of_files(run, folder, options, model=model).predict, run, split, dump_logits)
+            done = translate_files(
+                run, folder, options, split, model=model, beam=words.beam, limit=words.limit, listener=listener
+            )
+    else:
+        if dump_logits is not None:
+            _dump(_predict(run, architecture, form, None), run, split, dump_logits)
+        done = translate(run, architecture, form, split, beam=words.beam, limit=words.limit, listener=listener)
     if words.dump is not None:
         write_text(words.dump, "".join(f"{line}\n" for line in done.hypotheses))
-    return Evaluated(architecture, form, done.quality, built=False)
+    return done.quality
+
+
+def _dump(predict: Predict, run: Run, split: SplitName, path: Path) -> None:
+    with replacing(path) as part, part.open("wb") as stream:
+        np.save(stream, predict(run.batches(split)[0]), allow_pickle=False)
 
 
 def _find_bundle(project: Project, run: Run, architecture: Architecture, given: Path | None) -> Path | None:
     """The bundle that is meant; None where the architecture has none of this very run."""
     folder = given or project.bundle_folder(run.folder, architecture)
     if given is None and not folder.is_dir():
+        return None
+    if given is None and not isinstance(export.read_manifest(folder), Manifest):
         return None
     manifest = export.read_subnet_manifest(folder)
     if manifest.checkpoint_sha256 != run.checkpoint_sha256:
@@ -122,11 +139,24 @@ def _predict(run: Run, architecture: Architecture, form: Form, bundle: Path | No
         return run.supernet_predict(run.declared.without_bits(architecture))
     if form == "subnet":
         return run.subnet_predict(run.declared.without_bits(architecture))
+    with _files(run, architecture, bundle) as (folder, model, options):
+        return export.predictor(folder / model, options)
+
+
+@contextlib.contextmanager
+def _files(run: Run, architecture: Architecture, bundle: Path | None) -> Iterator[tuple[Path, str, Mapping[str, str]]]:
+    """Where the files that ship are, which of them is run here, and with which options of a session.
+
+    Without a bundle they are built, and gone afterwards. An engine's answers are those of the file it was built from.
+    """
     if bundle is not None:
         manifest = export.read_manifest(bundle)
         export.verify_files(bundle, manifest)
-        return export.predictor(bundle / manifest.artifact.file, manifest.options)
+        yield (bundle, MODEL_FILE, {}) if manifest.engine else (bundle, manifest.artifact.file, manifest.options)
+        return
     with tempfile.TemporaryDirectory() as scratch:
-        model = Path(scratch) / "model.onnx"
-        run.build(architecture, model)
-        return export.predictor(model, {})
+        folder = Path(scratch)
+        built = run.build(architecture, folder / MODEL_FILE)
+        for name, content in built.further.items():
+            write_bytes(folder / name, content)
+        yield folder, MODEL_FILE, {}

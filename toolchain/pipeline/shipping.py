@@ -179,7 +179,8 @@ def _precisions(subject: Subject, environment: Environment, wanted: Wanted) -> t
     if wanted.precision not in possible:
         runtime = f"{environment.engine}{f' on {environment.provider}' if environment.provider else ''}"
         raise UsageError(
-            f"{runtime} runs no {wanted.precision} files", hint=f"--precision {', '.join(possible)} or auto"
+            f"there is no {wanted.precision} file of this model for {runtime}",
+            hint=f"choose one with --precision: {', '.join(possible)}",
         )
     return (wanted.precision,)
 
@@ -274,12 +275,7 @@ class _Work:
             self._listener(Progress("export", 3, _STEPS, f"quality of {one.name}"))
             one.quality = self._quality(one, "validation")
         plain = candidates[0].quality
-        if plain is None:
-            raise UsageError(
-                "there is nothing to judge the precisions by",
-                why="a model that was brought has no held-out text",
-                hint="name one with --precision",
-            )
+        assert plain is not None  # noqa: S101 - a subject with nothing to judge by has no candidates
         floor = plain.value - self.wanted.max_drop * abs(plain.value)
         for one in whole:
             if one.quality is not None and one.quality.value < floor:

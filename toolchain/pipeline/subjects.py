@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from toolchain.records import (
     Environment,
     FilePrecision,
     Manifest,
+    ModelFile,
     ModelInput,
     ModelTask,
     Quality,
@@ -66,7 +68,11 @@ class Subject(Protocol):
         ...
 
     def candidates(self, environment: Environment) -> tuple[FilePrecision, ...]:
-        """Those that may be the fastest there, fp32 first."""
+        """Those that may be the fastest there, fp32 first.
+
+        Raises:
+            UsageError: there is nothing to judge their quality by.
+        """
         ...
 
     @property
@@ -110,14 +116,15 @@ class SubnetOfRun:
         self._table, self._row = _table(project, run, architecture, target, workload)
 
     def build(self, path: Path, runtime: Runtime, precision: FilePrecision, environment: Environment | None) -> Built:
-        return self.run.build(self.architecture, path, runtime, precision=precision, environment=environment)
+        asked = None if precision == self.own_precision else precision  # its own may differ from layer to layer
+        return self.run.build(self.architecture, path, runtime, precision=asked, environment=environment)
 
     def quality(self, model: Path, built: Built, options: Mapping[str, str], split: SplitName) -> Quality | None:
         if self.task != "translate":
             return self.run.quality(exporting.predictor(model, options), split)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            (folder / "model.onnx").symlink_to(model)
+            shutil.copyfile(model, folder / "model.onnx")  # a link would lead out of the folder
             for name, content in built.further.items():
                 (folder / name).write_bytes(content)
             return translate_files(self.run, folder, options, split).quality
@@ -189,7 +196,10 @@ class SubnetOfRun:
             "teacher": info.teacher,
         }
         known = {name: getattr(manifest, name) for name in manifest.__struct_fields__} | told
-        return AnyManifest(**known) if manifest.latency is None or manifest.quality is None else Manifest(**known)
+        if manifest.latency is not None and manifest.quality is not None:
+            return Manifest(**known)
+        file = {name: getattr(manifest.artifact, name) for name in ModelFile.__struct_fields__}
+        return AnyManifest(**known | {"artifact": ModelFile(**file)})
 
 
 def _table(

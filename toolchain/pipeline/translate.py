@@ -73,6 +73,14 @@ def translate_files(
     listener: ProgressListener = silent,
 ) -> Translated:
     """The same by the files of a folder: greedily by the one that translates in one call, else by its three graphs."""
+    way = of_files(run, folder, options, model=model, beam=beam, threads=threads)
+    return _judge(run, way, split, limit, listener)
+
+
+def of_files(
+    run: Run, folder: Path, options: Mapping[str, str], *, model: str = "model.onnx", beam: int = 1, threads: int = 0
+) -> Way:
+    """How the files of a folder translate."""
     files = export.Translation(folder, export.TranslationMarks(*MARKS), options=options, threads=threads, model=model)
     longest = _longest(run)
 
@@ -88,7 +96,7 @@ def translate_files(
         logits = files.forced(batch.ids, batch.attention_mask, batch.decoder_ids)
         return logits[positions[:, 0], positions[:, 1]]
 
-    return _judge(run, Way(words, predict), split, limit, listener)
+    return Way(words, predict)
 
 
 def _longest(run: Run) -> int:

@@ -27,8 +27,8 @@ class Workload(Record, frozen=True):
 FilePrecision = Literal["fp32", "fp16", "int8", "int8-static", "int4", "mixed"]
 """Of a file's weight matrices: all of a kind, or (mixed) some int8 and some fp32.
 
-int8 quantises what multiplies the weights as it comes; int8-static by ranges found beforehand on real text; int4 keeps
-it in fp32. fp16 is of everything, for GPUs.
+int8 quantises what multiplies the weights as it comes, int4 block by block; int8-static by ranges found beforehand on
+real text. fp16 is of everything, for GPUs.
 """
 
 FileFormat = Literal["onnx", "tensorrt"]

@@ -316,28 +316,34 @@ def features(space: SearchSpace, arrays: AxisArrays, workload: Workload) -> dict
     """What one pass takes, in millions of multiply-adds or of numbers touched, by kind of work: each [n].
 
     A dense layer costs its multiply-adds, and what it reads and writes besides: on small layers that is what counts.
-    Where nobody told the vocabulary it counts as one word: the feature keeps its shape. In a space with bits, int8
+    Where a text has one answer, the last layer is computed for the first token, but for its keys and values. Where
+    nobody told the vocabulary it counts as one word: the feature keeps its shape. In a space with bits, int8
     multiply-adds are a kind of work of their own, and so are the numbers that are quantised for them.
     """
-    tokens = workload.batch * workload.sequence_length
-    pairs = tokens * workload.sequence_length
+    length = workload.sequence_length
+    tokens = workload.batch * length
     depth, heads = arrays["depth"], arrays["heads"]
     embedding, hidden, entering, attention, ffn, last = _Sizes.of(space, arrays)
-    answered = workload.batch if space.fixed.get("labels") else tokens
+    once = bool(space.fixed.get("labels"))
+    ends = np.arange(hidden.shape[1]) == depth[:, None] - 1
+    rows = np.where(ends & once, float(workload.batch), float(tokens))  # of tokens a layer is computed for
+    answered = workload.batch if once else tokens
     answers = space.fixed.get("labels") or space.fixed.get("vocabulary_size") or 1
     million = 1e-6
-    in_attention, in_ffn = hidden * (entering + 4 * attention), 2 * hidden * ffn
+    in_attention = tokens * hidden * (entering + 2 * attention) + rows * 2 * hidden * attention
+    in_ffn = rows * 2 * hidden * ffn
     found = {
         "pass": np.ones(len(depth)),
         "layers": depth,
         "heads": heads.sum(axis=1),
-        "dense": million * tokens * (in_attention + in_ffn).sum(axis=1),
-        "dense_read": million * tokens * (entering + 4 * hidden + attention + ffn).sum(axis=1),
-        "dense_written": million * tokens * (3 * hidden + 3 * attention + ffn).sum(axis=1),
-        "attention": million * pairs * 2 * attention.sum(axis=1),
-        "softmax": million * pairs * heads.sum(axis=1),
-        "activation": million * tokens * ffn.sum(axis=1),
-        "normalisation": million * tokens * (embedding + 2 * hidden.sum(axis=1)),
+        "dense": million * (in_attention + in_ffn).sum(axis=1),
+        "dense_read": million * (tokens * (entering + 2 * hidden) + rows * (2 * hidden + attention + ffn)).sum(axis=1),
+        "dense_written": million
+        * (tokens * (hidden + 2 * attention) + rows * (2 * hidden + attention + ffn)).sum(axis=1),
+        "attention": million * length * (rows * 2 * attention).sum(axis=1),
+        "softmax": million * length * (rows * heads).sum(axis=1),
+        "activation": million * (rows * ffn).sum(axis=1),
+        "normalisation": million * (tokens * embedding + 2 * (rows * hidden).sum(axis=1)),
         "head": million * answered * last * embedding,
         "decoder": million * answered * answers * embedding,
     }
@@ -345,9 +351,9 @@ def features(space: SearchSpace, arrays: AxisArrays, workload: Workload) -> dict
         return found
     attending, feeding = arrays["attention_bits"] == 8, arrays["ffn_bits"] == 8
     head = arrays["head_bits"] == 8
-    int8 = million * tokens * (in_attention * attending + in_ffn * feeding).sum(axis=1)
-    read = (entering + hidden + attention) * attending + (hidden + ffn) * feeding
-    quantised = million * tokens * read.sum(axis=1) + million * answered * (last + embedding) * head
+    int8 = million * (in_attention * attending + in_ffn * feeding).sum(axis=1)
+    read = (tokens * (entering + hidden) + rows * attention) * attending + rows * (hidden + ffn) * feeding
+    quantised = million * read.sum(axis=1) + million * answered * (last + embedding) * head
     return {
         **found,
         "dense": found["dense"] - int8,

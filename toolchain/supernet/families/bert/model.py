@@ -64,8 +64,10 @@ class Encoder(Subnet):
         # Two steps, not one: ONNX Runtime's attention fusion looks for them.
         mask = attention_mask.unsqueeze(1).unsqueeze(2)
         bias = (1.0 - mask.to(x.dtype)) * _MASKED
-        for link, block in zip(self.links, self.blocks, strict=True):
-            x = block(link(x), bias)
+        once = isinstance(self.head, Classifier)
+        for number, (link, block) in enumerate(zip(self.links, self.blocks, strict=True), start=1):
+            # One answer is read off the first token: of the others the last layer needs the keys and values alone.
+            x = block(link(x), bias, first_only=once and number == len(self.blocks))
         return cast("Tensor", self.head(x, positions))
 
 
@@ -85,15 +87,17 @@ class Block(nn.Module):
         self.ffn_norm = nn.LayerNorm(layer.hidden, epsilon)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        x = self.attention_norm(x + self.dropout(self._attend(x, bias)))
-        return cast("Tensor", self.ffn_norm(x + self.dropout(self.fc2(F.gelu(self.fc1(x))))))
+    def forward(self, x: Tensor, bias: Tensor, *, first_only: bool = False) -> Tensor:
+        """With `first_only` the result for the first token: [batch, 1, hidden]."""
+        asked = x[:, :1] if first_only else x
+        asked = self.attention_norm(asked + self.dropout(self._attend(asked, x, bias)))
+        return cast("Tensor", self.ffn_norm(asked + self.dropout(self.fc2(F.gelu(self.fc1(asked))))))
 
-    def _attend(self, x: Tensor, bias: Tensor) -> Tensor:
-        query, key, value = (self._split(project(x)) for project in (self.query, self.key, self.value))
+    def _attend(self, asked: Tensor, x: Tensor, bias: Tensor) -> Tensor:
+        query, key, value = (self._split(one) for one in (self.query(asked), self.key(x), self.value(x)))
         scores = query @ key.transpose(-1, -2) / math.sqrt(self.head_width) + bias
         mixed = self.dropout(torch.softmax(scores, dim=-1)) @ value
-        joined = mixed.transpose(1, 2).reshape(x.shape[0], x.shape[1], self.heads * self.head_width)
+        joined = mixed.transpose(1, 2).reshape(asked.shape[0], asked.shape[1], self.heads * self.head_width)
         return cast("Tensor", self.output(joined))
 
     def _split(self, x: Tensor) -> Tensor:
