@@ -44,12 +44,12 @@ class Translator(NamedTuple):
 
 @pytest.fixture(scope="session")
 def translator(tmp_path_factory: pytest.TempPathFactory) -> Translator:
-    from end_to_end.test_translation import TRAIN, write_parallel  # noqa: PLC0415 - its tests are rewritten first
+    from end_to_end.test_translation import TRAIN, write_parallel  # noqa: PLC0415 - pytest rewrites it first
 
     root = write_parallel(tmp_path_factory.mktemp("compile") / "translator")
     require(call(root, *TRAIN))
     said = {
-        "profile": call(root, "profile", "--device", "quick", "--n", "10", "--json").data,
+        "profile": call(root, "profile", "--device", "quick", "--n", "9", "--json").data,
         "search": call(root, "search", "--latency", "1s", "--evaluations", "6", "--json").data,
         "export": call(root, "export", "--licence", "Apache-2.0", "--json").data,
     }
@@ -61,7 +61,7 @@ _ALONE = """
 import runpy, sys
 script, sys.argv = sys.argv[1], sys.argv[1:]
 runpy.run_path(script, run_name="__main__")
-known = {*sys.stdlib_module_names, "numpy", "onnxruntime", "tokenizers", "_distutils_hack"}
+known = {*sys.stdlib_module_names, "numpy", "onnxruntime", "tokenizers", "_distutils_hack", "__main__"}
 found = {name.partition(".")[0] for name in sys.modules} - known
 assert not found, found
 """

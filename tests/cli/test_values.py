@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolchain.cli.values import COUNTS, ENERGY, LATENCY, MEMORY, SIZES, Limits
+from toolchain.cli.values import COUNTS, DROP, ENERGY, ERROR, LATENCY, MEMORY, SIZES, Limits
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,10 @@ def test_memory_energy_sizes_and_counts() -> None:
     assert COUNTS.convert("12000,1.5M", None, None) == (12000.0, 1.5e6)
 
 
+def test_a_share_may_be_none_at_all() -> None:
+    assert [DROP.convert(typed, None, None) for typed in ("0%", "0", "5%", "0.05")] == [0.0, 0.0, 0.05, 0.05]
+
+
 @pytest.mark.parametrize(
     ("kind", "typed", "said"),
     [
@@ -53,6 +57,9 @@ def test_memory_energy_sizes_and_counts() -> None:
         (LATENCY, "nanms", "'nanms' is no time"),
         (LATENCY, "-5ms", "'-5ms' is no time"),
         (LATENCY, "0ms", "must be above zero"),
+        (ERROR, "0%", "must be above zero"),
+        (DROP, "-1%", "'-1%' is no share"),
+        (DROP, "1e999%", "must be finite"),
         (LATENCY, "1e999s", "must be"),
         (LATENCY, "5MiB", "'5MiB' is no time"),
         (LATENCY, "5ms,", "'' is no time"),

@@ -46,7 +46,6 @@ SETTINGS = (
     *("--dropout", "0"),
 )
 TRAIN = ("train", "--task", "translate", "--data", "text.xa", "text.xb", *SETTINGS)
-PROGRAMS = {"profile": ("--device", "quick"), "export": ("--arch", "largest", "--device", "quick")}
 
 
 def cipher(count: int = PAIRS, seed: int = 0) -> list[tuple[str, str]]:
@@ -124,7 +123,7 @@ def test_a_supernet_learns_to_translate(trained: Trained) -> None:
     assert {one["metric"] for one in metrics.values()} == {"token_accuracy"}
     assert metrics["largest"]["value"] > 0.6
     assert "60 updates" in trained.said.out
-    assert f"next: mostool evaluate --arch largest --source subnet --run runs/{trained.run.name}" in trained.said.out
+    assert f"next: mostool profile --device cpu --run runs/{trained.run.name}" in trained.said.out
     assert "train: 60/60" in trained.said.err
 
 
@@ -211,19 +210,21 @@ def test_a_subnet_is_searched_under_a_count_of_parameters(own: Path) -> None:
     assert {one["architecture"]["family"] for one in drawn} == {"translation"}
 
 
-@pytest.mark.parametrize("command", PROGRAMS)
-def test_what_is_not_there_yet_is_said_and_what_is_is_named(own: Path, command: str) -> None:
-    told = refused(call(own, command, *PROGRAMS[command]), 2, "not exported as ONNX yet", "mostool evaluate")
-    assert "Traceback" not in told.err
-    assert call(own, command, *PROGRAMS[command], "--json").error["code"] == 2
+def test_what_an_engine_or_a_precision_cannot_do_is_said_and_nothing_is_written(own: Path) -> None:
+    arguments = ("export", "--arch", "largest", "--device", "quick", "--precision")
+    for precision in ("fp16", "int8-static"):
+        refused(call(own, *arguments, precision), 2, f"no {precision} file of this model", "fp32, int8, int4")
+        assert call(own, *arguments, precision, "--json").error["code"] == 2
     assert not (own / "bundles").exists()
     assert not list(own.rglob("*.onnx"))
 
 
-def test_no_bundle_and_no_latency_of_a_translation(own: Path) -> None:
-    refused(call(own, "evaluate", "--arch", "largest", "--source", "bundle"), 2, "no bundle yet", "--source subnet")
-    refused(call(own, "search", "--latency", "5ms"), 2, "no latency table")
+def test_without_a_table_there_is_no_latency_to_search_by(own: Path) -> None:
+    refused(call(own, "search", "--latency", "5ms"), 2, "no latency table", "mostool profile")
     refused(call(own, "predict", "--arch", "largest"), 2, "no latency table")
+    (told,) = call(own, "evaluate", "--arch", "largest", "--source", "bundle", "--limit", "3", "--json").data
+    assert told["source"] == "bundle"
+    assert not (own / "bundles").exists()
 
 
 def test_a_translation_has_a_report(own: Path) -> None:
@@ -257,8 +258,12 @@ def test_one_architecture_is_trained_from_scratch(inputs: Path) -> None:
     assert said[0] == said[1]
     assert info["metrics"]["largest"]["value"] > 0.5
     refused(call(inputs, "search", "--params", "90k"), 2, "one subnet")
-    refused(call(inputs, "profile", "--device", "quick"), 2, "not exported as ONNX yet")
     refused(call(inputs, *TRAIN, "--only", "larges"), 2, "larges")
+    assert call(inputs, "profile", "--device", "quick", "--n", "9", "--json").data["timed"] == 1
+    bundle = call(inputs, "export", "--json").data["bundle"]
+    require(call(inputs, "evaluate", "--source", "bundle", "--dump-text", "bundle"))
+    assert (inputs / "bundle").read_bytes() == said[0]
+    require(call(inputs, "verify", bundle, "--no-speed"))
 
 
 def test_a_subnet_is_trained_on(own: Path, trained: Trained) -> None:

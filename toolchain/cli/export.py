@@ -10,7 +10,7 @@ import click
 from toolchain.cli.app import app, common
 from toolchain.cli.options import FILE, FOLDER, run_option, strict_option
 from toolchain.cli.output import ProgressPrinter, plain, print_result
-from toolchain.cli.values import ERROR
+from toolchain.cli.values import DROP
 from toolchain.cli.words import manifest_in_words
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _OF_A_RUN = ("run", "arch")
 )
 @click.option(
     "--max-drop",
-    type=ERROR,
+    type=DROP,
     default="1%",
     show_default=True,
     help="Of auto: the share of the fp32 file's quality that may be given up.",
@@ -131,6 +131,7 @@ def _brought(project: Project, options: dict[str, Any], listener: ProgressListen
         raise UsageError(
             "a model that was brought is of no run", hint="give one of --onnx and --hf, without --run, --arch"
         )
+    _check_given(options["onnx"], options["hf"], options["tokenizer"])
     wanted = Wanted(
         precision=options["precision"],
         max_drop=options["max_drop"],
@@ -149,3 +150,15 @@ def _brought(project: Project, options: dict[str, Any], listener: ProgressListen
         out=options["out"],
         listener=listener,
     )
+
+
+def _check_given(onnx: Path | None, folder: Path | None, tokenizer: Path | None) -> None:
+    """Raise UsageError where a file is given for a folder, or the other way round."""
+    from toolchain.errors import UsageError
+
+    if onnx is not None and onnx.is_dir():
+        raise UsageError(f"{onnx} is a folder", hint="--onnx takes a file; the folder of a checkpoint goes with --hf")
+    if folder is not None and not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}", hint="--hf takes the folder of a checkpoint")
+    if folder is not None and tokenizer is not None:
+        raise UsageError("a checkpoint has its own tokenizer", hint="leave --tokenizer out, or put it into the folder")

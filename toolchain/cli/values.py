@@ -47,8 +47,8 @@ _NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z%]*)\s*", re
 class _Quantity(_FloatType):
     """A number with a unit; the value handed on is in `units` of 1."""
 
-    def __init__(self, name: str, units: Mapping[str, float], example: str) -> None:
-        self.name, self._units, self._example = name, units, example
+    def __init__(self, name: str, units: Mapping[str, float], example: str, *, zero: bool = False) -> None:
+        self.name, self._units, self._example, self._zero = name, units, example, zero
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         match = _NUMBER.fullmatch(str(value))
@@ -56,8 +56,9 @@ class _Quantity(_FloatType):
             units = ", ".join(unit for unit in self._units if unit)
             self.fail(f"{value!r} is no {self.name}: write it like {self._example} (units: {units})", param, ctx)
         number = float(match[1]) * self._units[match[2].lower()]
-        if not 0 < number < math.inf:
-            self.fail(f"{value!r} is no {self.name}: it must be above zero", param, ctx)
+        if not 0 <= number < math.inf or not (number or self._zero):
+            least = "finite" if self._zero else "above zero"
+            self.fail(f"{value!r} is no {self.name}: it must be {least}", param, ctx)
         return number
 
 
@@ -117,6 +118,7 @@ NOT_NEGATIVE = _Finite(0)
 SHARE = _Finite(0, 1, max_open=True)
 SPAN = _Quantity("span of time", _SPANS, "10min")
 ERROR = _Quantity("error", _SHARES, "3%")
+DROP = _Quantity("share", _SHARES, "1%", zero=True)
 TIME = _Quantity("time", _TIMES, "80ms")
 SIZE = _Quantity("size", _SIZES, "2MiB")
 COUNT = _Quantity("count", _COUNTS, "1.5M")

@@ -124,7 +124,8 @@ def _quality(manifest: AnyManifest) -> str:
 
 def _tried(manifest: AnyManifest) -> str:
     """The files that were measured side by side, and why each but one does not ship."""
-    lines = []
+    drop = 100 * (manifest.max_drop or 0.0)
+    lines = [f"The fastest that gives up no more than {drop:g} % of the fp32 file's quality (on validation items):", ""]
     for one in manifest.tried:
         latency = "not measured" if one.latency is None else _ms(one.latency.median_s)
         quality = "" if one.quality is None else f", {one.quality}"

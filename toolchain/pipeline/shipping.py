@@ -289,6 +289,11 @@ class _Work:
         """Of the ONNX file, run here: an engine's answers were compared with its."""
         return self.subject.quality(one.path, one.files, session_options(self.device.target), split)
 
+    def _predicted_s(self, chosen: _Candidate) -> float | None:
+        """What was predicted stands beside the file it was predicted of, not one of another precision or format."""
+        same = chosen.precision == self.subject.own_precision and chosen.engine is None
+        return self.subject.predicted_s if same else None
+
     def describe(self, chosen: _Candidate, name: str) -> AnyManifest:
         """The manifest of what ships, without what the subject has to tell."""
         self._listener(Progress("export", 3, _STEPS, "quality of the file"))
@@ -316,7 +321,7 @@ class _Work:
             maximum_length=self.subject.maximum_length,
             vocabulary_size=self.subject.vocabulary_size,
             inputs=self.subject.inputs,
-            predicted_s=self.subject.predicted_s,
+            predicted_s=self._predicted_s(chosen),
             latency=measured.latency if measured else None,
             peak_memory_bytes=measured.peak_memory_bytes if measured else None,
             quality=self._quality(chosen, "test"),

@@ -39,8 +39,6 @@ def open_text(path: Path) -> Opened:
     if data.startswith(_UTF16_MARKS):
         raise UsageError(f"{shown(path)} is not UTF-8", why="it starts as UTF-16 does", hint=_UTF8_HINT)
     data = data.removeprefix(_UTF8_MARK)
-    if not data.strip():
-        raise UsageError(f"{shown(path)} is empty", hint="give a file with text in it")
     nul = data.find(0)
     if nul >= 0:
         raise UsageError(
@@ -54,6 +52,8 @@ def open_text(path: Path) -> Opened:
         raise UsageError(
             f"{shown(path)}, line {_line(data, error.start)}: not UTF-8", why=error.reason, hint=_UTF8_HINT
         ) from error
+    if not text.strip():
+        raise UsageError(f"{shown(path)} is empty", hint="give a file with text in it")
     return Opened(path, text, sha256_bytes(stored))
 
 
