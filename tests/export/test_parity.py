@@ -9,7 +9,7 @@ import tiny
 from safetensors.numpy import save_file
 
 from toolchain.errors import IntegrityError, ParityError
-from toolchain.export import Checks, build_checks, check_parity, open_session
+from toolchain.export import Checks, build_checks, check_parity, open_session, tolerance
 from toolchain.export.parity import TOLERANCE, load_checks, save_checks
 
 from .made_bundle import export, make_checks, make_subnet
@@ -140,3 +140,47 @@ def test_checks_need_no_padding_at_all() -> None:
     subnet = make_subnet()
     checks = build_checks(subnet, tiny.batch(rows=5, length=12, padding="none").ids.numpy(), padding=0)
     assert max(one["input_ids"].shape[1] for one in checks.inputs) == 12
+
+
+@pytest.mark.parametrize(("size", "allowed"), [(0.0, 1e-7), (1e-3, 1e-5), (0.5, 1e-4), (1.0, 1e-4), (30.0, 3e-3)])
+def test_what_is_allowed_goes_by_the_size_of_the_answers(size: float, allowed: float) -> None:
+    assert tolerance("fp32", Checks([], [np.full((2, 3), size, np.float32)])) == pytest.approx(allowed)
+
+
+WORDS = np.array([[7, 8, 2], [7, 2, 2]])
+
+
+def asked(expected: list[np.ndarray[Any, Any]]) -> Checks:
+    return Checks([{"input_ids": np.zeros((len(one), 3), np.int64)} for one in expected], expected)
+
+
+class Saying:
+    def __init__(self, *answers: np.ndarray[Any, Any]) -> None:
+        self.answers = list(answers)
+
+    def run(self, _outputs: None, _inputs: object) -> list[np.ndarray[Any, Any]]:
+        return [self.answers.pop(0)]
+
+
+def test_words_must_be_the_same_and_a_longer_filling_is_no_difference() -> None:
+    assert check_parity(Saying(WORDS), asked([WORDS])) == 0
+    assert check_parity(Saying(np.pad(WORDS, ((0, 0), (0, 2)), constant_values=2)), asked([WORDS])) == 0
+    assert check_parity(Saying(WORDS[1:, :2]), asked([WORDS[1:]])) == 0
+    longer = np.array([[7, 8, 9], [7, 2, 2]])
+    for other in (longer, WORDS[:, :2], np.pad(WORDS, ((0, 0), (0, 1)), constant_values=9)):
+        with pytest.raises(ParityError, match=r"row [01] is translated as|row 0"):
+            check_parity(Saying(other), asked([WORDS]))
+    with pytest.raises(ParityError, match="gives shape"):
+        check_parity(Saying(WORDS.astype(np.float32)), asked([WORDS]))
+
+
+def test_of_a_quantised_translator_some_rows_may_differ_but_never_all_of_a_check() -> None:
+    checks = asked([WORDS, WORDS, WORDS, WORDS])
+    allowed = tolerance("int8", checks)
+    other = WORDS.copy()
+    other[0, 0] = 9
+    assert check_parity(Saying(WORDS, other, WORDS, WORDS), checks, allowed) == 1 / 8
+    with pytest.raises(ParityError, match="3 of 8"):
+        check_parity(Saying(other, other, other, WORDS), checks, allowed)
+    with pytest.raises(ParityError, match="disagree on check 3"):
+        check_parity(Saying(WORDS, WORDS, WORDS, other + 1), checks, allowed)

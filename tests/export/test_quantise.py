@@ -188,7 +188,7 @@ def test_modules_that_are_not_there_change_nothing() -> None:
 
 def test_a_quantised_file_may_differ_more_between_machines_by_a_share_of_its_logits() -> None:
     checks = Checks([], [np.full((2, 3), 4.0, np.float32), np.full((1, 3), -4.0, np.float32)])
-    assert tolerance("fp32", checks) == TOLERANCE
+    assert tolerance("fp32", checks) == pytest.approx(4 * TOLERANCE)
     assert tolerance("int8", checks) == tolerance("mixed", checks) == pytest.approx(0.4)
     assert tolerance("int8", Checks([], [np.zeros((2, 3), np.float32)])) == TOLERANCE
 

@@ -32,6 +32,7 @@ from toolchain.export.session import RUNTIME_ERRORS, open_session, predictor
 from toolchain.export.translator import (
     GRAPHS,
     TRANSLATOR_RECIPE,
+    ByGraphs,
     Parts,
     assembled,
     build_token_checks,
@@ -47,6 +48,7 @@ __all__ = [
     "TOLERANCE",
     "TRANSLATOR_RECIPE",
     "BroughtFile",
+    "ByGraphs",
     "Checks",
     "DeviceKind",
     "ForeignModel",

@@ -24,6 +24,7 @@ CARD_FILE = "README.md"
 CHECKS_FILE = "parity.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 EXAMPLE_FILE = "run_example.py"
+_BUILT_FROM = "model.onnx"
 _SCRIPTS = {"translate": "run_translation.py"}
 """Which of the scripts here is the bundle's example, by its task."""
 
@@ -150,12 +151,7 @@ def verify_files(folder: Path, manifest: AnyManifest) -> None:
     if manifest.artifact.size_bytes != size_bytes:
         why = f"it says {manifest.artifact.size_bytes} bytes, the file has {size_bytes}"
         raise IntegrityError("the manifest is wrong about the model's size", why=why, hint="get the bundle again")
-    for one in manifest.budgets:
-        if one.met != (one.value <= one.budget.limit):
-            why = f"{one.value:g} of at most {one.budget.limit:g} is said to be {'met' if one.met else 'missed'}"
-            raise IntegrityError(
-                f"the manifest contradicts itself about {one.budget.metric}", why=why, hint="get the bundle again"
-            )
+    _check_agreement(manifest)
     # Another version words its card otherwise; then the card proves nothing.
     ours = manifest.versions.get("mostool") == toolchain.__version__
     if ours and render_card(manifest).encode() != (folder / CARD_FILE).read_bytes():
@@ -169,3 +165,21 @@ def verify_files(folder: Path, manifest: AnyManifest) -> None:
         raise IntegrityError(
             f"the bundle holds a file nobody vouches for: {extra[0]}", hint="remove it, or get the bundle again"
         )
+
+
+def _check_agreement(manifest: AnyManifest) -> None:
+    """What the manifest says in two places must be the same.
+
+    Raises:
+        IntegrityError: it is not.
+    """
+    built_from = manifest.engine.built_from_sha256 if manifest.engine is not None else None
+    if built_from is not None and manifest.files.get(_BUILT_FROM) != built_from:
+        why = f"{_BUILT_FROM} is not what the manifest says {manifest.artifact.file} was built from"
+        raise IntegrityError("the manifest contradicts itself about the engine", why=why, hint="get the bundle again")
+    for one in manifest.budgets:
+        if one.met != (one.value <= one.budget.limit):
+            why = f"{one.value:g} of at most {one.budget.limit:g} is said to be {'met' if one.met else 'missed'}"
+            raise IntegrityError(
+                f"the manifest contradicts itself about {one.budget.metric}", why=why, hint="get the bundle again"
+            )

@@ -69,9 +69,11 @@ def _use(manifest: AnyManifest) -> str:
     said = f"""{example if _RUNS in manifest.files else ""}`mostool verify .` checks this folder.
 Inputs {inputs}, at most {manifest.maximum_length} tokens;
 output {output}."""
-    if "config.json" in manifest.files:
-        said += "\n`optimum.onnxruntime` loads this folder too (`from_pretrained`), and so does `transformers`"
-        said += f"{_trusting(manifest)}."
+    loads = ["`optimum.onnxruntime`"] if "config.json" in manifest.files else []
+    if "model.safetensors" in manifest.files:
+        loads.append(f"`transformers`{_trusting(manifest)}")
+    if loads:
+        said += f"\nThe folder is loaded (`from_pretrained`) by {' and '.join(loads)}."
     return said
 
 
@@ -137,14 +139,23 @@ def _agreement(manifest: AnyManifest) -> str:
     """What the answers were compared with."""
     artifact = manifest.artifact
     parity = "not stated" if artifact.parity_max_abs_error is None else f"{artifact.parity_max_abs_error:.1e}"
+    if artifact.quantised_max_abs_error is None and manifest.task == "translate":
+        return "Its words are those of the module it was made from, one for one (parity.safetensors)."
     if artifact.quantised_max_abs_error is None:
         return (
             f"Its answers differ from those of the module it was made from by {parity} at most\n"
             f"({manifest.parity_tolerance:.0e} allowed)."
         )
     differs, allowed = artifact.quantised_max_abs_error, manifest.parity_tolerance
-    return f"""The fp32 file it was quantised from differs from its module by {parity} at most, this file by
-{differs:.1e}. Another machine must repeat this file's answers (parity.safetensors) within {allowed:.0e}.
+    if manifest.task == "translate":
+        return f"""{100 * differs:.0f} % of the translations it was asked for have other words than the fp32 model's.
+Another machine must repeat its own (parity.safetensors), but for {100 * allowed:.0f} %."""
+    proven = (
+        f"The fp32 file it was quantised from differs from its module by {parity} at most, this file by\n{differs:.1e}."
+        if artifact.parity_max_abs_error is not None
+        else f"It differs from the file it was quantised from by {differs:.1e}."
+    )
+    return f"""{proven} Another machine must repeat this file's answers (parity.safetensors) within {allowed:.0e}.
 Activations are quantised over a whole batch, so an answer depends a little on what it is batched with."""
 
 

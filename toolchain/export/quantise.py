@@ -104,8 +104,8 @@ class Quantising:
         self.on.add("Gather", [f"{table}.int8", ids], f"{out}.int8", node.name)
         self.on.add("Cast", [f"{out}.int8"], f"{out}.cast", f"{node.name}.cast", to=TensorProto.FLOAT)
         self.on.add("Gather", [f"{table}.scale", ids], f"{out}.flat", f"{node.name}.flat")
-        self.on.add("Unsqueeze", [f"{out}.flat", _LAST_AXIS], f"{out}.scale", f"{node.name}.scale")
-        self.on.add("Mul", [f"{out}.cast", f"{out}.scale"], out, f"{node.name}.scaled")
+        self.on.add("Unsqueeze", [f"{out}.flat", _LAST_AXIS], f"{out}.row_scale", f"{node.name}.scale")
+        self.on.add("Mul", [f"{out}.cast", f"{out}.row_scale"], out, f"{node.name}.scaled")
 
     def multiply(self, product: Product) -> None:
         """What ONNX Runtime fuses into one kernel: quantise, multiply integers, scale."""
@@ -117,8 +117,8 @@ class Quantising:
         scaled = f"{out}.product" if product.bias is not None else out
         on.add("MatMulInteger", [f"{x}.int8", values, f"{x}.zero"], f"{out}.sum", name)
         on.add("Cast", [f"{out}.sum"], f"{out}.cast", f"{name}.cast", to=TensorProto.FLOAT)
-        on.add("Mul", [f"{x}.scale", f"{weight}.scale"], f"{out}.scale", f"{name}.scale")
-        on.add("Mul", [f"{out}.cast", f"{out}.scale"], scaled, f"{name}.scaled")
+        on.add("Mul", [f"{x}.scale", f"{weight}.scale"], f"{out}.sum.scale", f"{name}.scale")
+        on.add("Mul", [f"{out}.cast", f"{out}.sum.scale"], scaled, f"{name}.scaled")
         if product.bias is not None:
             on.add("Add", [scaled, product.bias], out, f"{name}.bias")
 

@@ -6,7 +6,6 @@ decoder_with_past_model.onnx, which have their weights from model.onnx.
 """
 
 import argparse
-import functools
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -54,9 +53,14 @@ class Translation:
     ) -> None:
         self.folder, self.marks, self.model = folder, marks, model
         self.options, self.threads, self.provider = options or {}, threads, provider
+        self.sessions: dict[str, Any] = {}
 
-    @functools.cache  # noqa: B019 - there is one, as long as the program runs
     def session(self, name: str) -> Any:
+        if name not in self.sessions:
+            self.sessions[name] = self.opened(name)
+        return self.sessions[name]
+
+    def opened(self, name: str) -> Any:
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = self.threads
         settings.log_severity_level = 3

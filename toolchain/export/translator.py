@@ -24,6 +24,7 @@ from toolchain.export.nbits import quantise_blocks
 from toolchain.export.onnx import OPSET
 from toolchain.export.parity import TOLERANCE, Checks, check_parity, own_answers
 from toolchain.export.quantise import quantise, recipe_of_pairs
+from toolchain.export.run_translation import Translation, lengths_allowed
 from toolchain.export.session import open_session
 from toolchain.export.sharing import point_into, share_columns
 from toolchain.files import sha256_bytes, write_bytes
@@ -281,6 +282,18 @@ def filled(words: Sequence[Sequence[int]], allowed: int, end: int) -> Ids:
     for row, said in enumerate(words):
         found[row, : len(said)] = said
     return found
+
+
+class ByGraphs(NamedTuple):
+    """The three graphs of a folder, asked like the file that translates in one call: they must say the same."""
+
+    translation: Translation
+    end: int
+
+    def run(self, _outputs: None, given: Mapping[str, Ids]) -> list[Ids]:
+        ids, mask, longest = given["input_ids"], given["attention_mask"], int(given["longest"][0])
+        words = self.translation.beam_search(ids, mask, longest, beam=1)
+        return [filled(words, max(lengths_allowed(mask, longest)), self.end)]
 
 
 def check_parts(parts: Parts, graphs: Graphs, options: Mapping[str, str], seed: int = 0) -> float:

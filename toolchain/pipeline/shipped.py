@@ -70,6 +70,8 @@ def _warnings(manifest: AnyManifest) -> list[str]:
             f"it is no better than always giving the most frequent answer ({100 * trivial:.1f} %): "
             "train longer, or on more data"
         )
+    if manifest.quality is None and manifest.artifact.quantised_max_abs_error is not None:
+        warnings.append("nobody has judged its quality, and its weights were rounded: compare it on your own text")
     if manifest.latency is None:
         return [*warnings, "it was not measured: the machine that built it cannot run it"]
     latency_s = manifest.latency.median_s

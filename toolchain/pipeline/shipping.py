@@ -12,7 +12,7 @@ import msgspec
 
 from toolchain import devices, profiling
 from toolchain import export as exporting
-from toolchain.errors import DeviceError, ParityError, UnstableError, UsageError
+from toolchain.errors import DeviceError, IntegrityError, ParityError, UnstableError, UsageError
 from toolchain.files import sha256_file
 from toolchain.pipeline import engines
 from toolchain.pipeline.building import session_options
@@ -172,7 +172,7 @@ def ship(
 def _precisions(subject: Subject, environment: Environment, wanted: Wanted) -> tuple[FilePrecision, ...]:
     """What is built: one file, or all that may be the fastest on the device, fp32 first."""
     if wanted.precision == "auto":
-        return subject.candidates(environment)
+        return tuple(dict.fromkeys((*subject.candidates(environment), subject.own_precision)))
     if wanted.precision is None:
         return (subject.own_precision,)
     possible = subject.precisions(environment)
@@ -228,10 +228,11 @@ class _Work:
             self._listener(Progress("export", 1, _STEPS, f"build, compare {candidate.name}"))
             try:
                 self._build(candidate)
-            except (ParityError, UsageError, profiling.RefusedError) as error:
-                if not number:
+            except (IntegrityError, UsageError, DeviceError) as error:
+                if not number or getattr(error, "restarted", False):  # the device itself is gone
                     raise
                 candidate.built, candidate.why = None, str(error)
+                self.device.discard(candidate.runs)
 
     def _build(self, candidate: _Candidate) -> None:
         target = self.device.target
@@ -242,7 +243,6 @@ class _Work:
                 shapes_of(self.subject, self.workload),
                 self.device,
                 maximum_length=self.subject.maximum_length,
-                maximum_batch=max(8, self.workload.batch),
             )
             path = self._scratch / f"{candidate.precision}.engine"
             path.write_bytes(content)
@@ -250,6 +250,8 @@ class _Work:
         if self._runs_there:
             checks = candidate.built.checks
             candidate.device_error = device_parity(candidate.runs, checks, self.device, candidate.precision)
+        if candidate.engine is not None:
+            self.device.discard(candidate.path)
 
     def measure(self, candidates: Sequence[_Candidate]) -> None:
         """Their latencies side by side, where the device can run them."""
@@ -269,7 +271,8 @@ class _Work:
                 one.why = f"{outcome.stage}: {outcome.error}"
 
     def choose(self, candidates: Sequence[_Candidate]) -> _Candidate:
-        """The fastest that gives up no more than `max_drop` of the fp32 file's quality on validation items."""
+        """The fastest that gives up no more than `max_drop` of the fp32 file's quality on validation items; of several
+        that are as fast, within the noise, the best."""
         whole = [one for one in candidates if one.built is not None and one.measured is not None]
         for one in whole:
             self._listener(Progress("export", 3, _STEPS, f"quality of {one.name}"))
@@ -281,9 +284,12 @@ class _Work:
             if one.quality is not None and one.quality.value < floor:
                 one.why = f"it gives up more than {100 * self.wanted.max_drop:g} % of the fp32 file's quality"
         kept = sorted((one for one in whole if not one.why), key=_latency_s)
-        for one in kept[1:]:
-            one.why = "slower"
-        return kept[0]
+        level = [one for one in kept if _latency_s(one) - _latency_s(kept[0]) <= _doubt_s(one) + _doubt_s(kept[0])]
+        chosen = max(level, key=lambda one: (one.quality.value if one.quality else 0.0, -candidates.index(one)))
+        for one in kept:
+            if one is not chosen:
+                one.why = "no faster, within the noise, and no better" if one in level else "slower"
+        return chosen
 
     def _quality(self, one: _Candidate, split: Literal["validation", "test"]) -> Quality | None:
         """Of the ONNX file, run here: an engine's answers were compared with its."""
@@ -338,3 +344,7 @@ class _Work:
 
 def _latency_s(one: _Candidate) -> float:
     return one.measured.latency.median_s if one.measured else float("inf")
+
+
+def _doubt_s(one: _Candidate) -> float:
+    return one.measured.latency.half_width_s if one.measured else 0.0

@@ -13,6 +13,7 @@ from toolchain.errors import IntegrityError, MostoolError
 from toolchain.export.bundle import CHECKS_FILE
 from toolchain.export.parity import load_checks
 from toolchain.pipeline import engines
+from toolchain.pipeline.compiling import MARKS
 from toolchain.pipeline.measured import device_parity
 from toolchain.pipeline.shipping import MODEL_FILE
 from toolchain.pipeline.workloads import input_shapes
@@ -129,6 +130,11 @@ def _parity(
     else:
         worst = export.check_parity(export.open_session(model, manifest.options), evidence, allowed)
         checks.append(_compared("parity", evidence, "", worst, allowed))
+    if manifest.task == "translate" and manifest.training is not None:
+        marks = export.TranslationMarks(*MARKS)
+        graphs = export.ByGraphs(export.Translation(folder, marks, options=manifest.options), marks.end)
+        worst = export.check_parity(graphs, evidence, allowed)
+        checks.append(_compared("parity of the three graphs", evidence, "", worst, allowed))
     return checks
 
 
