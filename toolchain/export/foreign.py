@@ -19,6 +19,7 @@ import torch
 from toolchain.errors import IntegrityError, MostoolError, UsageError
 from toolchain.export.foreign_folder import TOKENIZER_FILES, Folder, look_at
 from toolchain.export.foreign_proof import ENCODER, ask_encoder, ask_translator, compare_encoder, compare_translator
+from toolchain.export.inspecting import check_size
 from toolchain.export.optimum_calls import load, offline, quietly
 from toolchain.export.parity import Checks
 from toolchain.files import write_bytes
@@ -95,7 +96,8 @@ def export_folder(folder: Path, out: Path) -> ForeignModel:
     """Export the model in `folder` to the folder `out`, which is made; the same files for the same folder.
 
     Raises:
-        UsageError: optimum is not installed, the folder is refused, or optimum cannot export a model of that type.
+        UsageError: optimum is not installed, the folder is refused, optimum cannot export a model of that type, or the
+            model is larger than one ONNX file can be.
         IntegrityError: a file is damaged, or weights are missing.
         ParityError: an exported file answers otherwise than the model; nothing is left.
     """
@@ -107,6 +109,7 @@ def export_folder(folder: Path, out: Path) -> ForeignModel:
         for name, path in found.files.items():
             (plain / name).symlink_to(path.resolve())
         model = _load(plain, kind, folder)
+        check_size(4 * sum(parameter.numel() for parameter in model.parameters()), str(folder))
         longest, padding = _longest(found, model), int(getattr(model.config, "pad_token_id", None) or 0)
         labels, task = _labels(model, kind)
         # Asked and looked at before optimum has seen the model: it changes settings of it.
@@ -114,6 +117,7 @@ def export_folder(folder: Path, out: Path) -> ForeignModel:
         asked = ask_encoder(model, longest, padding) if marks is None else ask_translator(model, marks.begin, padding)
         _export(model, kind, made, Path(scratch) / "nothing")
         files = sorted(path for path in made.iterdir() if path.name.partition(".onnx")[1])
+        check_size(sum(path.stat().st_size for path in files if "decoder" not in path.name), str(folder))
         if isinstance(asked, Checks):
             error, checks = compare_encoder(made / _MODEL, asked)
         else:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from toolchain.errors import MostoolError, ParityError
-from toolchain.export.parity import TOLERANCE, Checks, build_checks, check_parity
+from toolchain.export.parity import Checks, build_checks, check_parity, tolerance
 from toolchain.export.session import open_session
 
 if TYPE_CHECKING:
@@ -75,12 +75,7 @@ def compare_encoder(path: Path, checks: Checks) -> tuple[float, Checks]:
     if any(one.name == "token_type_ids" for one in session.get_inputs()):
         inputs = [one | {"token_type_ids": np.zeros_like(one["input_ids"])} for one in checks.inputs]
         checks = Checks(inputs, checks.expected)
-    return check_parity(session, checks, _allowed(checks.expected)), checks
-
-
-def _allowed(expected: list[npt.NDArray[Any]]) -> float:
-    """Logits of tens have larger last digits than logits of ones."""
-    return TOLERANCE * max(1.0, *(float(np.abs(one).max()) for one in expected))
+    return check_parity(session, checks), checks
 
 
 @torch.no_grad()
@@ -126,9 +121,10 @@ def _run(path: Path, known: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDA
 
 def _apart(what: str, found: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:
     error = float(np.abs(found - wanted).max())
-    if not error <= _allowed([wanted]):
+    allowed = tolerance("fp32", Checks([], [wanted]))
+    if not error <= allowed:
         raise ParityError(
             f"the exported {what} and the model disagree",
-            why=f"largest difference {error:.2e}, allowed {_allowed([wanted]):.0e}",
+            why=f"largest difference {error:.2e}, allowed {allowed:.0e}",
         )
     return error

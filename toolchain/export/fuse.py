@@ -21,6 +21,9 @@ from toolchain.export.rows import flatten, keep_first_rows
 FUSED_RECIPE = "fused-v1"
 """Names how graphs are fused; added to the recipe of the file they come from."""
 
+FUSED_SINCE_OPSET = 15
+"""The opset whose Shape tells some of the sizes alone, as fusing writes it."""
+
 _HEADS_OUT, _KEYS_TURNED, _LAST_TURNED = [0, 2, 1, 3], [0, 2, 3, 1], [0, 1, 3, 2]
 _PROJECTIONS = 3
 
@@ -41,12 +44,15 @@ def fuse(model: bytes) -> bytes:
     """The model in fewer operators, some of them ONNX Runtime's own; the same bytes for the same model.
 
     What does not look like an attention core, a GELU or a product stays as it is, and `fused_count` tells. Padding may
-    be anywhere: masks are passed on whole, never as a length.
+    be anywhere: masks are passed on whole, never as a length. A model of an opset before FUSED_SINCE_OPSET stays as it
+    is.
 
     Args:
         model: as the tracing exporter writes it, in fp32 or with some of its weights quantised.
     """
     graph = EditedGraph(model)
+    if opset_of(graph.proto) < FUSED_SINCE_OPSET:
+        return model
     for node in graph.nodes:
         if node.op_type == "Erf":
             _fuse_gelu(graph, node)
@@ -63,6 +69,11 @@ def fuse(model: bytes) -> bytes:
             _fuse_projections(graph, node)
     flatten(graph)
     return graph.finish()
+
+
+def opset_of(proto: onnx.ModelProto) -> int:
+    """Of the standard operators; 0: it uses none."""
+    return max((int(one.version) for one in proto.opset_import if one.domain in ("", "ai.onnx")), default=0)
 
 
 def fused_count(model: bytes) -> Fused:
@@ -320,6 +331,8 @@ def _fuse_projections(graph: EditedGraph, node: NodeProto) -> None:
     columns = [one.T if part.turned else one for one, part in zip(weights, parts, strict=True) if one is not None]
     biases = [one for part in parts if (one := graph.constant(part.bias)) is not None]
     path = parts[0].weight.rpartition(".")[0].rpartition(".")[0]
+    if not path or f"{path}.query_key_value.weight" in graph.weights:
+        path = node.output[0]  # somebody's names need not tell layers apart
     weight = graph.put(f"{path}.query_key_value.weight", np.ascontiguousarray(np.concatenate(columns, axis=1)))
     bias = graph.put(f"{path}.query_key_value.bias", np.concatenate(biases))
     _, _, _, _, mask, added = [*node.input, "", "", ""][:6]

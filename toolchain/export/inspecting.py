@@ -1,7 +1,11 @@
-"""An ONNX file that somebody brought: is it one, is it whole, can it run, and what does it read?"""
+"""An ONNX file that somebody brought: is it one, is it whole, can it run, what does it read and answer with?
+
+Of several outputs the first one is the answer: it alone is compared and measured by, the others are kept as they are.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,30 +17,33 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto, NodeProto, TensorProto, external_data_helper, helper, numpy_helper
 
 from toolchain.errors import IntegrityError, UsageError
+from toolchain.export.fuse import opset_of
 from toolchain.export.session import RUNTIME_ERRORS, open_unchecked
-from toolchain.files import inside
+from toolchain.files import inside, sha256_bytes, sha256_file
 from toolchain.records import ModelInput
 
-_MOST_BYTES = (1 << 31) - 1
+MOST_BYTES = (1 << 31) - 1
 """Of a file of protocol buffers."""
+_HALVES: dict[int, str] = {TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16"}
 _DTYPES = {TensorProto.INT64: "int64", TensorProto.INT32: "int32"}
 _ROLES = {"input_ids": "ids", "attention_mask": "mask", "token_type_ids": "types"}
 _USUAL_VOCABULARY = 100
 """Ids below it are used where nothing tells how many words a model knows."""
 
 
-class Brought(NamedTuple):
+class GivenFile(NamedTuple):
     """A model that can be compiled.
 
     Attributes:
         model: all of it in one, external data included.
-        lengths: how long its rows may be: the one length it was made for, or None for any.
+        sha256: of the file; of one with external data, of all in one.
+        batch, length: the one shape it was made for; None: any.
         vocabulary_size: the rows of the table that its ids look up.
     """
 
     model: bytes
+    sha256: str
     inputs: tuple[ModelInput, ...]
-    outputs: tuple[str, ...]
     opset: int
     batch: int | None
     length: int | None
@@ -44,30 +51,34 @@ class Brought(NamedTuple):
     parameters: int
 
 
-def read_brought(path: Path) -> Brought:
+def read_brought(path: Path) -> GivenFile:
     """The encoder in an ONNX file: token ids (and their mask and types) in, numbers out.
 
     Raises:
-        UsageError: there is none, or it reads what mostool does not know how to make; it has an operator or an opset
-            that ONNX Runtime does not know (the operator is named, with its layer).
+        UsageError: there is none, or it reads what mostool does not know how to make, or answers with no fp32 numbers;
+            it has weights in half precision, is larger than one file can be, or has an operator or an opset that ONNX
+            Runtime does not know (the operator is named, with its layer).
         IntegrityError: it is damaged, leads to data outside its folder, or has weights that are not finite.
     """
-    model = _load(path)
+    model, external = _load(path)
     _check_weights(model, path)
     graph = model.graph
     weights = {one.name for one in graph.initializer}
     inputs = tuple(_input(one, path) for one in graph.input if one.name not in weights)
     if not any(one.role == "ids" for one in inputs):
         raise UsageError(f"{path} reads no input_ids", hint="an encoder's inputs are input_ids and attention_mask")
-    _say_shapes(model, _try(model.SerializeToString(deterministic=True), path))
+    whole = _serialised(model, path)
+    session = _try(whole, path)
+    _check_answer(session.get_outputs()[0], path)
+    _say_shapes(model, session)
     ids = next(one.name for one in inputs if one.role == "ids")
     shape = next(one for one in graph.input if one.name == ids).type.tensor_type.shape.dim
     sizes = [int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in shape]
-    return Brought(
-        model=model.SerializeToString(deterministic=True),
+    return GivenFile(
+        model=_serialised(model, path),
+        sha256=sha256_bytes(whole) if external else sha256_file(path),
         inputs=inputs,
-        outputs=tuple(one.name for one in graph.output),
-        opset=max((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), default=0),
+        opset=opset_of(model),
         batch=sizes[0],
         length=sizes[1],
         vocabulary_size=_vocabulary(model, ids),
@@ -75,27 +86,49 @@ def read_brought(path: Path) -> Brought:
     )
 
 
-def _load(path: Path) -> ModelProto:
+def _load(path: Path) -> tuple[ModelProto, bool]:
+    """The model, all in one, and whether some of it lay in other files."""
     if not path.is_file():
         raise UsageError(f"there is no file {path}", hint="--onnx takes the path of an ONNX model")
-    if path.stat().st_size > _MOST_BYTES:
-        raise UsageError(f"{path} is larger than an ONNX file may be")
+    size_bytes = path.stat().st_size
+    check_size(size_bytes, str(path))
     try:
         model = onnx.load(path, load_external_data=False)
     except (DecodeError, ValueError, OSError) as error:
         raise IntegrityError(f"{path} is no ONNX model", why=str(error), hint="get the file again") from error
     if not model.graph.node:
         raise IntegrityError(f"{path} is no ONNX model", why="it computes nothing", hint="get the file again")
-    for tensor in _tensors(model):
-        if external_data_helper.uses_external_data(tensor):
-            _bring_inside(tensor, path)
-    return model
+    external = [one for one in _tensors(model) if external_data_helper.uses_external_data(one)]
+    check_size(size_bytes + sum(_wanted_bytes(one, path) for one in external), str(path))
+    for tensor in external:
+        _bring_inside(tensor, path)
+    return model, bool(external)
+
+
+def check_size(size_bytes: int, what: str) -> None:
+    """Raise UsageError where a model is too large to be compiled: it is one file of protocol buffers on the way."""
+    if size_bytes > MOST_BYTES:
+        raise UsageError(
+            f"{what} is too large: {size_bytes / 2**30:.1f} GiB",
+            why="a model and its weights are one ONNX file here, which has at most 2 GiB",
+            hint="bring a smaller model",
+        )
+
+
+def _serialised(model: ModelProto, path: Path) -> bytes:
+    check_size(model.ByteSize(), str(path))
+    return model.SerializeToString(deterministic=True)  # type: ignore[no-any-return]
 
 
 def _bring_inside(tensor: TensorProto, path: Path) -> None:
     """Read what lies in another file: a plain one of the model's own folder."""
     where = {entry.key: entry.value for entry in tensor.external_data}
     name = where.get("location", "")
+    if (path.parent / name).is_symlink():
+        raise IntegrityError(
+            f"{name!r} beside {path} is a link",
+            hint="copy the files into a folder of their own: links are not followed",
+        )
     beside = inside(path.parent, name)
     try:
         offset, length = int(where.get("offset", 0)), int(where.get("length", 0))
@@ -104,7 +137,7 @@ def _bring_inside(tensor: TensorProto, path: Path) -> None:
             data = stream.read(length) if length else stream.read()
     except (OSError, ValueError) as error:
         raise IntegrityError(f"{name} beside {path} cannot be read", why=str(error), hint="get it again") from error
-    wanted = int(np.prod(tensor.dims)) * _bytes_of_one(tensor)
+    wanted = _wanted_bytes(tensor, path)
     if len(data) != wanted:
         why = f"{tensor.name} has {len(data)} of {wanted} bytes"
         raise IntegrityError(f"{name} beside {path} is not whole", why=why, hint="get both files again")
@@ -113,9 +146,14 @@ def _bring_inside(tensor: TensorProto, path: Path) -> None:
     tensor.data_location = TensorProto.DEFAULT
 
 
-def _bytes_of_one(tensor: TensorProto) -> int:
-    """The bytes of one number."""
-    return int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+def _wanted_bytes(tensor: TensorProto, path: Path) -> int:
+    """How many bytes its numbers take."""
+    try:
+        one = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    except KeyError as error:
+        why = f"{tensor.name} is of type {tensor.data_type}"
+        raise IntegrityError(f"{path} is no ONNX model", why=why, hint="get the file again") from error
+    return int(math.prod(tensor.dims) * one.itemsize)
 
 
 def _tensors(model: ModelProto) -> Iterator[TensorProto]:
@@ -133,8 +171,14 @@ def _tensors(model: ModelProto) -> Iterator[TensorProto]:
 
 
 def _check_weights(model: ModelProto, path: Path) -> None:
-    floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+    floats = (TensorProto.FLOAT, TensorProto.DOUBLE)
     for tensor in _tensors(model):
+        if tensor.data_type in _HALVES:
+            raise UsageError(
+                f"the weight {tensor.name} of {path} is {_HALVES[tensor.data_type]}",
+                why="what is compiled is compared with the model in fp32",
+                hint="bring it in fp32; --precision fp16 narrows it for devices that compute in it",
+            )
         if tensor.data_type in floats and not np.isfinite(numpy_helper.to_array(tensor)).all():
             raise IntegrityError(f"the weight {tensor.name} of {path} is not finite", hint="export the model again")
 
@@ -150,6 +194,21 @@ def _input(one: Any, path: Path) -> ModelInput:
             hint="a translation model is brought as its checkpoint: --hf FOLDER",
         )
     return ModelInput(name=one.name, role=role, dtype=dtype)  # type: ignore[arg-type]
+
+
+def _check_answer(output: Any, path: Path) -> None:
+    """Raise UsageError where the first output is no tensor of fp32 numbers with a known number of axes."""
+    if output.type == "tensor(float)" and output.shape:
+        return
+    shape = f" of shape {output.shape}" if output.shape else ", of which nobody knows how many axes it has"
+    hint = "export the logits: what is compared are numbers, of which a last digit may differ"
+    if output.type == "tensor(float)":
+        hint = "name its axes when it is exported: [batch, classes] or [batch, sequence, width]"
+    raise UsageError(
+        f"the first output of {path} is {output.name!r}, {output.type}{shape}",
+        why="an answer is a tensor(float) with one axis or more",
+        hint=hint,
+    )
 
 
 def _vocabulary(model: ModelProto, ids: str) -> int:
@@ -204,3 +263,6 @@ def _layer_of(model: bytes, operator: str) -> str:
     domain, _, kind = operator.rpartition(":")
     nodes = onnx.load_from_string(model).graph.node
     return next((str(node.name) for node in nodes if (node.domain, node.op_type) == (domain, kind)), "")
+
+
+Brought = GivenFile  # toolchain/export/__init__.py still calls it so

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from toolchain import export
-from toolchain.errors import ParityError, UsageError
+from toolchain.errors import IntegrityError, UsageError
+from toolchain.export.preparing import opset_in, prepare_to_quantise
 from toolchain.files import sha256_bytes, write_bytes
+from toolchain.pipeline.brought_file import ROWS, USUAL_LENGTH, Given, file_given, with_text
+from toolchain.pipeline.brought_text import SENTENCES, Asked, Words
 from toolchain.pipeline.compiling import TRANSLATOR_PRECISIONS, Built, device_kind
 from toolchain.pipeline.project import Project
 from toolchain.pipeline.runs import SplitName
@@ -28,55 +29,11 @@ from toolchain.records import (
     Environment,
     FilePrecision,
     ModelFile,
-    ModelInput,
-    ModelTask,
     Origin,
     Quality,
     Workload,
 )
 from toolchain.targets import Runtime, Target
-
-_USUAL_LENGTH = 128
-_ROWS = 4
-_EXAMPLES: tuple[str, ...] = (
-    "The cable car runs from the harbour to the old fort every ten minutes.",
-    "Nobody in the village had seen so much snow in October before.",
-    "She opened the letter, read it twice and put it back into the drawer.",
-    "Two of the three bridges are closed until the engineers have looked at them.",
-)
-"""What it is asked, besides random words, where its tokenizer is here."""
-
-
-class Source(NamedTuple):
-    """A model as it was brought.
-
-    Attributes:
-        plain: its fp32 file, portable; of a translation model the one that translates in one call.
-        checks: what that answers, or what the model in transformers does.
-        fused: the same in fewer operators, for ONNX Runtime on a processor.
-        graphs: of a translation model, the three that ship beside it.
-        files: what else ships, by name.
-    """
-
-    name: str
-    task: ModelTask
-    plain: bytes
-    checks: export.Checks
-    inputs: tuple[ModelInput, ...]
-    maximum_length: int
-    vocabulary_size: int
-    parameters: int
-    opset: int
-    error: float | None
-    sha256: str
-    fused: Callable[[], bytes]
-    graphs: export.Parts | None = None
-    marks: export.Marks | None = None
-    labels: tuple[str, ...] = ()
-    tokenizer: Path | None = None
-    files: Mapping[str, Path] = {}
-    pairs: bool = False
-    batch: int | None = None
 
 
 class Brought:
@@ -84,44 +41,47 @@ class Brought:
 
     own_precision: FilePrecision = "fp32"
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self.task = source.task
-        self.inputs = source.inputs
-        self.maximum_length = source.maximum_length
-        self.vocabulary_size = source.vocabulary_size
+    def __init__(self, given: Given) -> None:
+        self._given = given
+        self._notes = given.notes
+        self.task = given.task
+        self.inputs = given.inputs
+        self.maximum_length = given.maximum_length
+        self.vocabulary_size = given.vocabulary_size
 
     def build(self, path: Path, runtime: Runtime, precision: FilePrecision, environment: Environment | None) -> Built:
-        source, kind = self._source, device_kind(runtime, environment)
-        if source.graphs is not None and source.marks is not None:
-            return _translator(source, source.graphs, source.marks, path, precision, kind)
-        recipe = "brought"
-        if precision == "fp32":
-            model = source.fused() if kind.fuses else source.plain
-            recipe += "+fused" if kind.fuses and model != source.plain else ""
-        else:
-            modules = export.matrix_modules(source.plain)
-            model = export.to_precision(
-                source.plain, precision, modules=modules, calibration=source.checks.inputs, **kind.as_arguments()
-            )
-            recipe += "+" + export.recipe_of(precision, **kind.as_arguments())
+        given, kind = self._given, device_kind(runtime, environment)
+        if given.graphs is not None and given.marks is not None:
+            return _translator(given, given.graphs, given.marks, path, precision, kind)
         options = runtime.options if runtime.engine == "onnxruntime" else {}
-        checks, error = source.checks, source.error
+        checks, error = given.checks, given.error
         others: float | None = None
         if precision == "fp32":
-            worst = export.check_parity(export.open_session(model, options), checks, _allowed(checks))
+            model, recipe = self._plain(kind)
+            worst = export.check_parity(export.open_session(model, options), checks)
             error = worst if error is None else max(error, worst)
         else:
+            model = _quantised(given, precision, kind)
+            recipe = f"brought+{export.recipe_of(precision, **kind.as_arguments())}"
             checks, others = export.own_answers(export.open_session(model, options), checks)
         write_bytes(path, model)
-        return Built(_file(source, path, model, precision, recipe, error, others), checks)  # type: ignore[arg-type]
+        return Built(_file(given, path, model, precision, recipe, error, others), checks)  # type: ignore[arg-type]
+
+    def _plain(self, kind: export.DeviceKind) -> tuple[bytes, str]:
+        """The fp32 file that suits the device, and its recipe; where it could not be fused, that is noted."""
+        if not kind.fuses or self._given.fused is None:
+            return self._given.plain, "brought"
+        fused = self._given.fused()
+        if fused.why:
+            self._notes = (*self._given.notes, f"not fused: {fused.why}")
+        return fused.model, "brought+fused" if fused.attends else "brought"
 
     def quality(self, model: Path, built: Built, options: Mapping[str, str], split: SplitName) -> Quality | None:  # noqa: ARG002
         return None
 
     def precisions(self, environment: Environment) -> tuple[FilePrecision, ...]:
         possible = export.precisions_for(environment)
-        return tuple(one for one in possible if self._source.graphs is None or one in TRANSLATOR_PRECISIONS)
+        return tuple(one for one in possible if self._given.graphs is None or one in TRANSLATOR_PRECISIONS)
 
     def candidates(self, environment: Environment) -> tuple[FilePrecision, ...]:
         raise UsageError(
@@ -132,14 +92,16 @@ class Brought:
 
     @property
     def tokenizer(self) -> Path | None:
-        return self._source.tokenizer
+        return self._given.tokenizer
 
     @property
     def examples(self) -> Sequence[Example]:
-        return _EXAMPLES
+        if self.tokenizer is None:
+            return SENTENCES[:ROWS]
+        return Words(self.tokenizer).examples(masked=self.task == "mlm")
 
     def further(self, built: Built) -> Mapping[str, bytes | Path]:
-        return {**built.further, **self._source.files}
+        return {**built.further, **self._given.files}
 
     def reference(self, scratch: Path, environment: Environment) -> tuple[Path | None, float | None]:  # noqa: ARG002
         return None, None
@@ -149,9 +111,9 @@ class Brought:
         return None
 
     def tell(self, manifest: AnyManifest) -> AnyManifest:
-        source = self._source
-        origin = Origin(title=source.name, sha256=source.sha256)
-        return msgspec.structs.replace(manifest, labels=source.labels, origin=origin)
+        given = self._given
+        origin = Origin(title=given.name, sha256=given.sha256, notes=self._notes)
+        return msgspec.structs.replace(manifest, labels=given.labels, origin=origin)
 
 
 def export_brought(
@@ -175,145 +137,101 @@ def export_brought(
         DeviceError: it does not run on the device.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        source = _folder(given, Path(scratch)) if given.is_dir() else _file_given(given, tokenizer, length)
-        longest = source.maximum_length
-        workload = Workload(batch=batch or source.batch or 1, sequence_length=length or min(longest, _USUAL_LENGTH))
-        if workload.sequence_length > longest or (source.batch or workload.batch) != workload.batch:
-            raise UsageError(
-                f"batch {workload.batch} of {workload.sequence_length} tokens is no workload of {given}",
-                hint=f"the length may be 1 to {longest}"
-                + (f", the batch is {source.batch}" if source.batch is not None else ""),
-            )
+        source = _folder(given, Path(scratch)) if given.is_dir() else file_given(given, tokenizer, length)
+        workload = _workload(source, given, batch, length)
         folder = out or project.bundles / source.name
+        if out is None:
+            _check_place(folder, source)
         return ship(project.root, Brought(source), target, workload, folder, wanted, listener)
 
 
-# -- an ONNX file ------------------------------------------------------------------------------------------------------
-
-
-def _file_given(path: Path, tokenizer: Path | None, length: int | None) -> Source:
-    found = export.read_brought(path)
-    beside = path.parent / "tokenizer.json"
-    words = tokenizer or (beside if beside.is_file() else None)
-    if tokenizer is not None and not tokenizer.is_file():
-        raise UsageError(f"there is no file {tokenizer}", hint="--tokenizer takes the path of a tokenizer.json")
-    longest = found.length or _longest(found, length)
-    inputs = _questions(
-        found.inputs, found.batch or _ROWS, longest, found.vocabulary_size, fixed=found.length is not None
+def _workload(given: Given, path: Path, batch: int | None, length: int | None) -> Workload:
+    """One row of usual length, or as asked; of a model of one shape, that one."""
+    longest = given.maximum_length
+    workload = Workload(
+        batch=batch or given.batch or 1, sequence_length=length or given.length or min(longest, USUAL_LENGTH)
     )
-    session = export.open_session(found.model, {})
-    checks = export.Checks(inputs, [session.run(None, dict(one))[0] for one in inputs])
-    export.check_parity(session, checks)  # its own answers are finite, and always the same
-    return Source(
-        name=path.stem if path.stem != "model" else path.resolve().parent.name,
-        task="encode",
-        plain=found.model,
-        checks=checks,
-        inputs=found.inputs,
-        maximum_length=longest,
-        vocabulary_size=found.vocabulary_size,
-        parameters=found.parameters,
-        opset=found.opset,
-        error=None,
-        sha256=sha256_bytes(found.model),
-        fused=lambda: _fused(found.model, checks),
-        tokenizer=words,
-        batch=found.batch,
-    )
+    right = (given.batch or workload.batch, given.length or min(workload.sequence_length, longest))
+    if right != (workload.batch, workload.sequence_length):
+        lengths = f"1 to {longest}" if given.length is None else f"{longest} alone"
+        raise UsageError(
+            f"batch {workload.batch} of {workload.sequence_length} tokens is no workload of {path}",
+            hint=f"the length may be {lengths}" + (f", the batch is {given.batch}" if given.batch is not None else ""),
+        )
+    return workload
 
 
-def _longest(found: export.BroughtFile, asked: int | None) -> int:
-    """How long its texts may be: as long as was asked, else the longest of usual length that it answers to.
-
-    Raises:
-        UsageError: it does not answer to any, or not to the length asked for.
-    """
-    session = export.open_session(found.model, {})
-
-    def answers(tokens: int) -> bool:
-        (one,) = _questions(found.inputs, found.batch or 1, tokens, found.vocabulary_size, fixed=True)[:1]
-        with contextlib.suppress(*export.RUNTIME_ERRORS):
-            session.run(None, one)
-            return True
-        return False
-
-    if asked is not None and not answers(asked):
-        raise UsageError(f"the model does not run on {asked} tokens", hint="give a smaller --length")
-    if asked is not None or answers(_USUAL_LENGTH):
-        return asked or _USUAL_LENGTH
-    runs, fails = 0, _USUAL_LENGTH
-    while fails - runs > 1:
-        middle = (runs + fails) // 2
-        runs, fails = (middle, fails) if answers(middle) else (runs, middle)
-    if runs == 0:
-        raise UsageError("the model does not run on any number of tokens", hint="does it need other inputs?")
-    return runs
-
-
-def _questions(
-    inputs: Sequence[ModelInput], rows: int, longest: int, vocabulary_size: int, *, fixed: bool
-) -> list[dict[str, npt.NDArray[np.int64]]]:
-    """Random words: all that fit, and where any length will do one, two and few; whole, padded and with holes."""
-    rng = np.random.default_rng(0)
-    asked = []
-    for tokens in (longest,) if fixed else dict.fromkeys((longest, 1, min(2, longest), max(1, longest // 3))):
-        ids = rng.integers(min(5, vocabulary_size - 1), vocabulary_size, size=(rows, tokens))
-        whole = np.ones_like(ids)
-        left, right, holes = whole.copy(), whole.copy(), whole.copy()
-        left[:, : tokens // 3], right[:, tokens - tokens // 3 :], holes[:, 1::3] = 0, 0, 0
-        for mask in (whole, left, right, holes):
-            known = {"ids": ids, "mask": mask, "types": np.zeros_like(ids)}
-            asked.append({one.name: known[one.role].astype(one.dtype) for one in inputs})
-            if "mask" not in {one.role for one in inputs}:
-                break
-    return asked
-
-
-def _fused(plain: bytes, checks: export.Checks) -> bytes:
-    """In fewer operators, where what that makes answers the same; as it was, where it does not."""
-    model = export.fuse(plain)
+def _check_place(folder: Path, given: Given) -> None:
+    """Raise UsageError where the bundle of another model has the name that this one's would have."""
+    if not (folder / "manifest.json").is_file():
+        return
     try:
-        export.check_parity(export.open_session(model, {}), checks, _allowed(checks))
-    except ParityError:
-        return plain
-    return model
+        origin = export.read_manifest(folder).origin
+    except IntegrityError:
+        origin = None
+    if origin is None or origin.sha256 != given.sha256:
+        raise UsageError(
+            f"{folder} is the bundle of another model",
+            why=f"it was made of {origin.sha256[:12]}, this is {given.sha256[:12]}" if origin else "it is of a run",
+            hint="choose --out, another folder",
+        )
 
 
-def _allowed(checks: export.Checks) -> float:
-    """The tolerance of answers that may be large: hidden states of a foreign model are not scaled like logits."""
-    return export.TOLERANCE * max(1.0, *(float(np.abs(one).max()) for one in checks.expected))
+def _quantised(given: Given, precision: FilePrecision, kind: export.DeviceKind) -> bytes:
+    """Raises UsageError where it cannot be."""
+    if precision == "int8-static" and not given.calibration:
+        raise UsageError(
+            "int8-static needs real text, to see what ranges its numbers have",
+            why=f"there is no tokenizer.json with {given.name}",
+            hint="give its tokenizer.json with --tokenizer, or take --precision int8",
+        )
+    model = prepare_to_quantise(given.plain, given.checks)
+    modules = export.matrix_modules(model)
+    if not modules:
+        raise UsageError(
+            "there is nothing to quantise",
+            why="the model has no product with a constant matrix",
+            hint="take --precision fp32",
+        )
+    arguments = kind.as_arguments()
+    return export.to_precision(model, precision, modules=modules, calibration=given.calibration, **arguments)
 
 
 # -- a checkpoint's folder ---------------------------------------------------------------------------------------------
 
 
-def _folder(folder: Path, scratch: Path) -> Source:
+def _folder(folder: Path, scratch: Path) -> Given:
     made = export.export_folder(folder, scratch / "exported")
     files = {name: path for name, path in made.files.items() if not name.startswith("model.onnx")}
     name = folder.resolve().name
     if made.marks is not None:
         return _foreign_translator(made, files, name)
     assert made.checks is not None  # noqa: S101 - an encoder's
-    return Source(
+    plain, checks = made.model.read_bytes(), made.checks
+    calibration: list[Asked] = []
+    if made.tokenizer is not None:
+        session = export.open_session(plain, {})
+        checks, calibration = with_text(checks, session, made.tokenizer, made.inputs, made.maximum_length)
+    return Given(
         name=name,
         task=made.task,
-        plain=made.model.read_bytes(),
-        checks=made.checks,
+        plain=plain,
+        checks=checks,
+        calibration=calibration,
         inputs=made.inputs,
         maximum_length=made.maximum_length,
         vocabulary_size=made.vocabulary_size,
         parameters=made.parameters,
-        opset=made.opset,
         error=made.error,
         sha256=made.sha256,
-        fused=lambda: export.fuse_foreign(made, {}).model,
+        fused=lambda: export.fuse_foreign(made._replace(checks=checks), {}),
         labels=made.labels,
         tokenizer=made.tokenizer,
         files={name: path for name, path in files.items() if name != "tokenizer.json"},
     )
 
 
-def _foreign_translator(made: export.ForeignModel, files: Mapping[str, Path], name: str) -> Source:
+def _foreign_translator(made: export.ForeignModel, files: Mapping[str, Path], name: str) -> Given:
     """Its three graphs as one that translates in one call, which must say what they say."""
     assert made.marks is not None  # noqa: S101
     if made.marks.forced is not None:
@@ -324,16 +242,16 @@ def _foreign_translator(made: export.ForeignModel, files: Mapping[str, Path], na
         )
     graphs = export.Parts(*(made.files[one].read_bytes() for one in export.GRAPHS))
     plain, shared = export.assembled(graphs, made.marks)
-    ids = np.random.default_rng(0).integers(5, made.vocabulary_size, size=(_ROWS, 12))
+    ids = np.random.default_rng(0).integers(5, made.vocabulary_size, size=(ROWS, 12))
     ids[1, 7:] = made.padding
     translation = export.Translation(made.model.parent, export.TranslationMarks(*made.marks[:3]))
-    longest = min(made.maximum_length, _USUAL_LENGTH) - 1
+    longest = min(made.maximum_length, USUAL_LENGTH) - 1
 
     def said(words: Any, mask: Any, most: int) -> list[list[int]]:
         return translation.beam_search(words.numpy(), mask.numpy(), most, beam=1)
 
     checks = export.build_token_checks(said, ids, made.marks, longest, padding=made.padding)
-    return Source(
+    return Given(
         name=name,
         task="translate",
         plain=plain,
@@ -342,10 +260,8 @@ def _foreign_translator(made: export.ForeignModel, files: Mapping[str, Path], na
         maximum_length=made.maximum_length,
         vocabulary_size=made.vocabulary_size,
         parameters=made.parameters,
-        opset=made.opset,
         error=made.error,
         sha256=made.sha256,
-        fused=lambda: plain,
         graphs=shared,
         marks=made.marks,
         tokenizer=None,
@@ -354,7 +270,7 @@ def _foreign_translator(made: export.ForeignModel, files: Mapping[str, Path], na
 
 
 def _translator(
-    source: Source,
+    given: Given,
     graphs: export.Parts,
     marks: export.Marks,
     path: Path,
@@ -366,19 +282,19 @@ def _translator(
             f"a translation model has no {precision} file for {kind.engine} {kind.provider}".rstrip(),
             hint=f"on onnxruntime's CPU it has {', '.join(TRANSLATOR_PRECISIONS)}",
         )
-    whole, parts, checks, others = source.plain, graphs, source.checks, None
+    whole, parts, checks, others = given.plain, graphs, given.checks, None
     if precision == "fp32":
         export.check_parity(export.open_session(whole, {}), checks, 0.0)
     else:
         whole, parts = export.assembled(export.quantise_parts(graphs, precision, paired=kind.int8.paired), marks)  # type: ignore[arg-type]
         checks, others = export.own_answers(export.open_session(whole, {}), checks)
     write_bytes(path, whole)
-    file = _file(source, path, whole, precision, "brought+assembled", source.error, others)
+    file = _file(given, path, whole, precision, "brought+assembled", given.error, others)
     return Built(file, checks, export.further_files(whole, parts))  # type: ignore[arg-type]
 
 
 def _file(
-    source: Source,
+    given: Given,
     path: Path,
     model: bytes,
     precision: FilePrecision,
@@ -391,10 +307,10 @@ def _file(
         format="onnx",
         precision=precision,
         recipe=recipe,
-        opset=source.opset,
+        opset=opset_in(model),
         sha256=sha256_bytes(model),
         size_bytes=len(model),
-        parameters=source.parameters,
+        parameters=given.parameters,
         parity_max_abs_error=error,
         quantised_max_abs_error=others,
     )
