@@ -7,7 +7,7 @@ import importlib.util
 import json
 import shutil
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from toolchain.errors import IntegrityError, UsageError
-from toolchain.export import check_parity, open_session
+from toolchain.export import check_parity, inspecting, open_session
 from toolchain.export.foreign import ForeignModel, Marks, export_folder
 from toolchain.export.foreign_folder import look_at
 from toolchain.export.foreign_proof import DECODER, DECODER_WITH_PAST, ENCODER
-from toolchain.export.foreign_tuning import Isa, fuse_foreign, quantise_foreign
+from toolchain.export.foreign_tuning import fuse_foreign
 from toolchain.export.optimum_calls import load, quietly
 
 pytestmark = pytest.mark.skipif(
@@ -271,6 +271,14 @@ def test_models_of_another_kind(spoiled: Path, changes: dict[str, Any], said: st
     refuse(spoiled, UsageError, said)
 
 
+def test_a_model_that_is_too_large(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspecting, "MOST_BYTES", 2000)
+    with pytest.raises(UsageError, match="is too large") as caught:
+        export_folder(saved, tmp_path / "out")
+    assert "2 GiB" in caught.value.why
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_optimum_it_says_what_to_install(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise ImportError(f"No module named {name!r}")
@@ -318,17 +326,3 @@ def test_what_cannot_be_fused_stays_as_it_is(exported: ForeignModel, tmp_path: P
     fused = fuse_foreign(exported._replace(files=files, model_type="squeezebert"), {})
     assert fused.model == exported.model.read_bytes()
     assert "squeezebert" in fused.why
-
-
-@pytest.mark.parametrize("isa", get_args(Isa))
-def test_int8_for_a_kind_of_processor(exported: ForeignModel, isa: Isa) -> None:
-    model = quantise_foreign(exported, isa)
-    assert model == quantise_foreign(exported, isa)
-    kinds = [node.op_type for node in onnx.load_from_string(model).graph.node]
-    assert kinds.count("MatMulInteger") >= 12
-    weights = {one.data_type for one in onnx.load_from_string(model).graph.initializer if len(one.dims) == 2}
-    assert onnx.TensorProto.INT8 in weights
-    assert exported.checks is not None
-    logits = np.concatenate([one.ravel() for one in exported.checks.expected])
-    error = check_parity(open_session(model, {}), exported.checks, np.inf)
-    assert 0 < error < 0.3 * float(np.sqrt(np.mean(np.square(logits))))

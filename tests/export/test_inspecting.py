@@ -12,7 +12,9 @@ import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from toolchain.errors import IntegrityError, UsageError
+from toolchain.export import inspecting
 from toolchain.export.inspecting import read_brought
+from toolchain.files import sha256_file
 
 WORDS, WIDTH = 50, 4
 
@@ -61,7 +63,7 @@ def test_what_it_reads_and_knows_is_found(tmp_path: Path) -> None:
         ("attention_mask", "mask", "int64"),
     ]
     assert (found.opset, found.batch, found.length, found.vocabulary_size) == (17, None, None, WORDS)
-    assert found.outputs == ("last_hidden_state",)
+    assert found.sha256 == sha256_file(tmp_path / "model.onnx")
     assert found.parameters >= WORDS * WIDTH
     assert read_brought(saved(encoder(), tmp_path)).model == found.model
 
@@ -97,8 +99,9 @@ def test_data_outside_its_folder_is_refused(tmp_path: Path, location: str) -> No
     if location == "weights.bin":
         (folder / "weights.bin").symlink_to(tmp_path / "weights.bin")
     _external(path, location)
-    with pytest.raises(IntegrityError, match=r"weights\.bin|hostname"):
+    with pytest.raises(IntegrityError, match=r"weights\.bin|hostname") as caught:
         read_brought(path)
+    assert ("copy the files" in caught.value.hint) == (location == "weights.bin")
 
 
 def test_data_that_is_cut_is_refused(tmp_path: Path) -> None:
@@ -146,3 +149,58 @@ def test_what_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
         read_brought(path)
     with pytest.raises(UsageError, match="there is no file"):
         read_brought(tmp_path / "other.onnx")
+
+
+def test_half_precision_is_refused(tmp_path: Path) -> None:
+    model = encoder(table=np.zeros((WORDS, WIDTH), np.float16))
+    with pytest.raises(UsageError, match=r"the weight word of .* is float16") as caught:
+        read_brought(saved(model, tmp_path))
+    assert "bring it in fp32" in caught.value.hint
+
+
+def _answering(node: NodeProto, kind: int) -> ModelProto:
+    model = encoder(further=[node])
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info(node.output[0], kind, None))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("node", "kind", "said", "hint"),
+    [
+        (
+            helper.make_node("ArgMax", ["found"], ["labels"], axis=-1),
+            TensorProto.INT64,
+            r"'labels', tensor\(int64\) of shape \['batch', 'sequence', 1\]",
+            "export the logits",
+        ),
+        (
+            helper.make_node("ReduceMax", ["found"], ["most"], keepdims=0),
+            TensorProto.FLOAT,
+            r"'most', tensor\(float\), of which nobody knows how many axes",
+            "name its axes",
+        ),
+        (
+            helper.make_node("Cast", ["found"], ["wide"], to=TensorProto.DOUBLE),
+            TensorProto.DOUBLE,
+            r"'wide', tensor\(double\)",
+            "export the logits",
+        ),
+    ],
+)
+def test_an_answer_that_is_no_numbers_is_refused(
+    tmp_path: Path, node: NodeProto, kind: int, said: str, hint: str
+) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        read_brought(saved(_answering(node, kind), tmp_path))
+    assert hint in caught.value.hint
+
+
+def test_what_is_too_large_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(encoder(), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    most = path.stat().st_size + 100
+    (tmp_path / "weights.bin").unlink()
+    monkeypatch.setattr(inspecting, "MOST_BYTES", most)
+    with pytest.raises(UsageError, match="is too large"):
+        read_brought(path)

@@ -14,8 +14,7 @@ from toolchain.export.foreign import ForeignModel, export_folder
 from toolchain.export.foreign_tuning import fuse_foreign
 from toolchain.export.fuse import fuse
 from toolchain.export.hub import hub_files
-from toolchain.export.inspecting import Brought as BroughtFile
-from toolchain.export.inspecting import read_brought
+from toolchain.export.inspecting import GivenFile, read_brought
 from toolchain.export.parity import (
     INT8_TOLERANCE,
     TOLERANCE,
@@ -47,11 +46,11 @@ __all__ = [
     "RUNTIME_ERRORS",
     "TOLERANCE",
     "TRANSLATOR_RECIPE",
-    "BroughtFile",
     "ByGraphs",
     "Checks",
     "DeviceKind",
     "ForeignModel",
+    "GivenFile",
     "Marks",
     "Parts",
     "Translation",

@@ -263,6 +263,3 @@ def _layer_of(model: bytes, operator: str) -> str:
     domain, _, kind = operator.rpartition(":")
     nodes = onnx.load_from_string(model).graph.node
     return next((str(node.name) for node in nodes if (node.domain, node.op_type) == (domain, kind)), "")
-
-
-Brought = GivenFile  # toolchain/export/__init__.py still calls it so

@@ -5,10 +5,11 @@ The file itself stays what it is; where nothing is rewritten, it ships as it was
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from toolchain.errors import IntegrityError, ParityError, UsageError
 from toolchain.export.editing import MICROSOFT, all_nodes, attribute
@@ -89,9 +90,32 @@ def _upgraded(proto: ModelProto, checks: Checks) -> ModelProto:
         return proto
     try:
         made = version_converter.convert_version(proto, OPSET)
-        check_parity(open_session(made.SerializeToString(), {}), checks)
-    except (RuntimeError, ValueError, version_converter.ConvertError, ParityError, IntegrityError):
+    except (RuntimeError, ValueError, version_converter.ConvertError):
         return proto  # whoever cannot rewrite it then says so: `fuse_given`, `prepare_to_quantise`
+    for one in (_unflattened(made), made):
+        with contextlib.suppress(ParityError, IntegrityError):
+            check_parity(open_session(one.SerializeToString(), {}), checks)
+            return one
+    return proto
+
+
+def _unflattened(proto: ModelProto) -> ModelProto:
+    """Softmax of the last axis, as it is written since opset 13: the converter puts Flatten before it and Reshape
+    behind, which is right for any axis. Whether it was the last one, the answers tell."""
+    made = ModelProto()
+    made.CopyFrom(proto)
+    nodes = made.graph.node
+    flattened = {node.output[0]: node for node in nodes if node.op_type == "Flatten"}
+    whole = {node.output[0]: node for node in nodes if node.op_type == "Softmax" and node.input[0] in flattened}
+    for node in nodes:
+        if node.op_type == "Reshape" and node.input[0] in whole:
+            softmax = whole[node.input[0]]
+            name, x, out = softmax.name, flattened[softmax.input[0]].input[0], node.output[0]
+            node.CopyFrom(helper.make_node("Softmax", [x], [out], name, axis=-1))
+    read = {name for node in all_nodes(made.graph) for name in node.input} | {one.name for one in made.graph.output}
+    kept = [node for node in nodes if node.output[0] in read or node.output[0] not in whole]
+    del nodes[:]
+    nodes.extend(kept)
     return made
 
 

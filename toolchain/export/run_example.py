@@ -1,8 +1,8 @@
 """Run this model: python run_example.py "some text" ["more text" ...]
 
 A model that reads pairs takes them two by two: python run_example.py "first" "second" ["first" "second" ...]
-Without texts it runs on the examples beside it. Needs only onnxruntime, numpy and tokenizers, and those files. Texts are
-answered one by one; of a model that came without a word on what its answers mean, the first numbers are shown.
+Without texts it runs on the examples beside it. Needs only onnxruntime, numpy and tokenizers, and those files. Texts
+are answered one by one; where nobody has said what the answers mean, their first numbers are shown.
 """
 
 import json
