@@ -18,7 +18,7 @@ from onnx import NodeProto, TensorProto, helper
 from toolchain.export.editing import MICROSOFT, EditedGraph, all_nodes, attribute, trimmed
 from toolchain.export.rows import flatten, keep_first_rows
 
-FUSED_RECIPE = "fused-v1"
+FUSED_RECIPE = "fused-v2"
 """Names how graphs are fused; added to the recipe of the file they come from."""
 
 FUSED_SINCE_OPSET = 15
