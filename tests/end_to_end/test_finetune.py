@@ -351,4 +351,7 @@ def test_a_translation_is_trained_on_with_its_own_data_alone(project: Path) -> N
     assert told[0][0]["quality"]["loss"] == pytest.approx(told[1][0]["quality"]["loss"], abs=1e-5)
     assert told[0][0]["quality"]["loss"] < before[0]["quality"]["loss"]
     refused(call(project, *cut, "--data", "data.tsv"), 2, "translates", "leave --data out")
-    refused(call(project, "export", "--run", "cut"), 2, "not exported")
+    shipped = call(project, "export", "--run", "cut", "--json").data
+    assert shipped["manifest"]["alone"]
+    assert shipped["manifest"]["teacher"]["title"]
+    require(call(project, "verify", shipped["bundle"], "--no-speed"))

@@ -585,7 +585,8 @@ def test_precision_is_searched_with_the_architecture_and_shipped(mixed: Searched
     for folder, architecture in ((built["bundle"], winner["architecture"]), ("bundles/some", chosen)):
         nodes = [node.op_type for node in onnx.load(here.root / folder / "model.onnx").graph.node]
         layers = [bits for name in ("attention_bits", "ffn_bits") for bits in architecture["axes"].get(name, [])]
-        assert ("MatMulInteger" in nodes) == (8 in layers), architecture
+        products = [*layers, architecture["axes"].get("head_bits")]
+        assert ("MatMulInteger" in nodes) == (8 in products), architecture
 
 
 def test_all_int8_is_a_part_of_the_mixed_table(mixed: Searched, tmp_path: Path) -> None:
