@@ -132,7 +132,7 @@ def test_eight_bits_anywhere_make_a_file_smaller_but_an_untied_decoder() -> None
 def test_a_translation_model_has_no_precisions_to_choose_from() -> None:
     declared = declaration("translation")
     space = SPACES["translation tiny 0"]
-    with pytest.raises(UsageError, match="not exported yet"):
+    with pytest.raises(UsageError, match="one precision for all its layers"):
         declared.with_bits(space)
     largest = space.largest()
     assert not declared.has_bits(largest)

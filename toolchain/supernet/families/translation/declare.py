@@ -220,15 +220,15 @@ def counts(space: SearchSpace, arrays: AxisArrays) -> dict[str, Floats]:
     return {"parameters": numbers, "weight_bytes": 4 * numbers}
 
 
-# -- precision: none yet -----------------------------------------------------------------------------------------------
+# -- precision: of a file as a whole -----------------------------------------------------------------------------------
 
 
 def with_bits(space: SearchSpace) -> NoReturn:
-    """Raises UsageError: there are no files whose precision could be chosen."""
+    """Raises UsageError: the precision of a translation model is that of its file, not of its layers."""
     raise UsageError(
-        "a translation model is not exported yet",
-        why=f"so the space {space.name!r} has no precisions to choose from",
-        hint="leave the precision at fp32",
+        "a translation model has one precision for all its layers",
+        why=f"so the space {space.name!r} has none to search through",
+        hint="choose it when the winner ships: mostool export --precision auto",
     )
 
 
