@@ -25,9 +25,8 @@ from toolchain.space import Architecture
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-_OPSET_SINCE = (1, 12)
-"""The ONNX Runtime that reads opset 17; a fused file's operators came with versions before 1.17."""
 _FUSED_SINCE = (1, 17)
+"""The ONNX Runtime that has all operators of a fused file; opset 17 is older than that."""
 
 
 class _Arguments(TypedDict):
@@ -99,8 +98,8 @@ def export_encoder(
 ) -> tuple[Artifact, Checks]:
     """Write `subnet` to `path` with dynamic batch and length, proven on `checks`.
 
-    In fp32 the portable file and, where it is fused, that too must answer as the module does. Quantised, the checks
-    that are returned expect what the file itself answers here: rounding has no other truth; what that differs from the
+    The fp32 file, which ships or is quantised, must answer as the module does. Quantised, the checks that are returned
+    expect what the file itself answers here: rounding has no other truth; what that differs from the
     module by is in the artifact.
 
     Args:
@@ -115,17 +114,16 @@ def export_encoder(
     for name, parameter in subnet.named_parameters():
         if not torch.isfinite(parameter).all():
             raise ParityError(f"the weight {name} is not finite", hint="train again from an earlier state")
-    model = trace(subnet, checks)
-    error, others = check_parity(open_session(model, options), checks), None
-    if precision != "fp32":
+    model, others = trace(subnet, checks), None
+    if precision == "fp32":
+        model = fuse(model) if device.fuses else model
+        error = check_parity(open_session(model, options), checks)
+    else:
+        error = check_parity(open_session(model, options), checks)
         kind = "int8" if precision == "mixed" else precision
         model = to_precision(model, kind, modules=modules, calibration=calibration, **device.as_arguments())
-    if device.fuses:
-        model = fuse(model)
-    if precision != "fp32":
+        model = fuse(model) if device.fuses else model
         checks, others = own_answers(open_session(model, options), checks)
-    elif device.fuses:
-        error = max(error, check_parity(open_session(model, options), checks))
     write_bytes(path, model)
     artifact = Artifact(
         file=path.name,

@@ -50,16 +50,6 @@ Greedy = Callable[[Tensor, Tensor, int], list[list[int]]]
 """Translations of ids and mask, int64 [rows, source], of at most so many words; without begin and end marks."""
 
 
-class Traceable(Protocol):
-    """A module that tells of itself what a tracing exporter has to know."""
-
-    input_names: tuple[str, ...]
-    output_names: tuple[str, ...]
-    axes: dict[str, dict[int, str]]
-
-    def example(self) -> tuple[Tensor, ...]: ...
-
-
 class Graphs(Protocol):
     """The three modules of a translator; see supernet/families/translation/graphs.py."""
 
@@ -77,13 +67,6 @@ class Parts(NamedTuple):
     encoder: bytes
     first: bytes
     step: bytes
-
-
-class TranslatorFiles(NamedTuple):
-    """model.onnx, and what ships beside it by name: the three graphs, which point into it."""
-
-    model: bytes
-    further: dict[str, bytes]
 
 
 # -- from modules to files ---------------------------------------------------------------------------------------------

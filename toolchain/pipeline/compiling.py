@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from toolchain import export, text
 from toolchain.errors import UsageError
@@ -81,7 +82,6 @@ def compile_encoder(subnet: Subnet, architecture: Architecture, path: Path, data
         UsageError: what will run it has no such precision.
     """
     ids = text.read_split(data, "test").ids[:_ASKED].astype(np.int64)
-    calibration = text.read_split(data, "validation").ids[:_CALIBRATED].astype(np.int64)
     artifact, checks = export.export_encoder(
         subnet,
         architecture,
@@ -90,13 +90,17 @@ def compile_encoder(subnet: Subnet, architecture: Architecture, path: Path, data
         device=wanted.device,
         precision=wanted.precision,
         modules=wanted.modules,
-        calibration=[
-            {"input_ids": row[None], "attention_mask": (row[None] != text.PAD).astype(np.int64)} for row in calibration
-        ],
+        calibration=_calibration(data) if wanted.precision == "int8-static" else (),
         checkpoint_sha256=wanted.checkpoint_sha256,
         options=wanted.options,
     )
     return Built(artifact, checks)
+
+
+def _calibration(data: Path) -> list[dict[str, npt.NDArray[np.int64]]]:
+    """Held-out text, row by row: what shows the ranges of a model's numbers."""
+    ids = text.read_split(data, "validation").ids[:_CALIBRATED].astype(np.int64)
+    return [{"input_ids": row[None], "attention_mask": (row[None] != text.PAD).astype(np.int64)} for row in ids]
 
 
 def compile_translator(subnet: Subnet, architecture: Architecture, path: Path, data: Path, wanted: Wanted) -> Built:

@@ -7,6 +7,7 @@ nodes are named by them; the word table is `word` where it is looked up and `ans
 
 from __future__ import annotations
 
+import abc
 import math
 from typing import NamedTuple, cast
 
@@ -42,7 +43,7 @@ def translator_graphs(model: Translator, longest: int) -> TranslatorGraphs:
     return TranslatorGraphs(Encoder(model, longest), FirstStep(model, longest), NextStep(model, longest))
 
 
-class GraphModule(nn.Module):
+class GraphModule(nn.Module, abc.ABC):
     """What a tracing exporter has to know: names of inputs and outputs in order, axes that vary, arguments to trace
     with."""
 
@@ -50,8 +51,8 @@ class GraphModule(nn.Module):
     output_names: tuple[str, ...]
     axes: Axes
 
-    def example(self) -> tuple[Tensor, ...]:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def example(self) -> tuple[Tensor, ...]: ...
 
 
 class Encoder(GraphModule):
