@@ -1,5 +1,6 @@
 # make demo   the whole path on built-in input        make test    every test
-# make lint   ruff, mypy, import-linter               make bench   the benchmarks, one after the other
+# make faults the tests of what goes wrong alone      make lint    ruff, mypy, import-linter
+# make bench  the benchmarks, one after the other
 # make install  only set up .venv
 # make clean  remove .venv and all that is generated  (make test ARGS="-k journal" passes arguments on)
 #
@@ -13,7 +14,7 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --c
 BENCHMARKS := $(sort $(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := demo
-.PHONY: install demo test lint bench clean
+.PHONY: install demo test faults lint bench clean
 
 install: $(VENV)/.runs
 
@@ -22,6 +23,9 @@ demo: $(VENV)/.runs
 
 test: $(VENV)/.tests
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+faults: $(VENV)/.tests
+	$(VENV)/bin/python -m pytest -m fault $(ARGS)
 
 lint: $(VENV)/.tests
 	$(VENV)/bin/ruff check .
