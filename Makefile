@@ -59,7 +59,7 @@ $(VENV)/.runs: $(VENV)/.python pyproject.toml .ci/pins.txt
 	@echo "installing mostool into $(VENV); the first time this takes a few minutes"
 	$(PIP) torch==2.13.0
 	$(PIP) hatchling
-	$(PIP) --no-build-isolation --editable .
+	$(PIP) --no-build-isolation --editable '.[all]'
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.runs

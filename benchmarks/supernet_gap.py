@@ -35,7 +35,8 @@ from scipy.stats import kendalltau
 from toolchain.pipeline.data import Source
 from toolchain.pipeline.project import Project
 from toolchain.pipeline.runs import Run
-from toolchain.pipeline.train import read_space, train_supernet
+from toolchain.pipeline.spaces import read_space
+from toolchain.pipeline.train import train_supernet
 from toolchain.pipeline.translate import translate
 from toolchain.progress import Progress
 from toolchain.records import Mixture, Training, read_record

@@ -63,7 +63,7 @@ elif key not in lines and any(line.split(" ")[0] == host for line in lines):
                      "Host key verification failed.\\n")
     sys.exit(255)
 elif key not in lines:
-    sys.stderr.write("No ED25519 host key is known for board and you have requested strict checking.\\n"
+    sys.stderr.write(f"No ED25519 host key is known for {{host}} and you have requested strict checking.\\n"
                      "Host key verification failed.\\n")
     sys.exit(255)
 environment = dict(os.environ, HOME=state["home"], **state["variables"])

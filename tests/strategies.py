@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import reject
 from hypothesis import strategies as st
 
-from toolchain.records import ImportedRow, Mixture, Model, Nearness, Round, Training
+from toolchain.records import ImportedRow, Mixture, Model, Nearness, PredictorInfo, Round, Training
 from toolchain.space import Architecture, Axis, SearchSpace
 from toolchain.targets import Measure, Runtime, Ssh
 
@@ -50,59 +50,59 @@ def _rounds() -> st.SearchStrategy[Round]:
 
 
 _SIGNED = st.floats(allow_nan=False, allow_infinity=False)
+_SCALES = st.floats(1e-9, 1e9)
 
 
-def _models() -> st.SearchStrategy[Model]:
-    """Of one to three features; costs, intercepts and weights may be below zero, as those of fits are."""
-
-    def of_size(features: int) -> st.SearchStrategy[Model]:
-        numbers = st.tuples(*[_SIGNED] * features)
-        common = {"mean": numbers, "scale": st.tuples(*[st.floats(1e-9, 1e9)] * features), "intercept": _SIGNED}
-        plain = _struct(
+def _models(features: int) -> st.SearchStrategy[Model]:
+    """Of so many features; costs, intercepts and weights may be below zero, as those of fits are."""
+    numbers = st.tuples(*[_SIGNED] * features)
+    common = {"mean": numbers, "scale": st.tuples(*[_SCALES] * features), "intercept": _SIGNED}
+    plain = _struct(
+        Model,
+        **common,
+        kind=st.sampled_from(["linear", "blocks"]),
+        coefficients=numbers,
+        support=st.just(()),
+        weights=st.just(()),
+    )
+    log = _struct(
+        Model,
+        **common,
+        kind=st.just("log"),
+        coefficients=st.tuples(*[_SIGNED] * (2 * features)),
+        support=st.just(()),
+        weights=st.just(()),
+    )
+    process = st.integers(1, 3).flatmap(
+        lambda rows: _struct(
             Model,
             **common,
-            kind=st.sampled_from(["linear", "blocks"]),
+            kind=st.just("process"),
             coefficients=numbers,
-            support=st.just(()),
-            weights=st.just(()),
+            support=st.tuples(*[numbers] * rows),
+            weights=st.tuples(*[_SIGNED] * rows),
         )
-        log = _struct(
-            Model,
-            **common,
-            kind=st.just("log"),
-            coefficients=st.tuples(*[_SIGNED] * (2 * features)),
-            support=st.just(()),
-            weights=st.just(()),
-        )
-        process = st.integers(1, 3).flatmap(
-            lambda rows: _struct(
-                Model,
-                **common,
-                kind=st.just("process"),
-                coefficients=numbers,
-                support=st.tuples(*[numbers] * rows),
-                weights=st.tuples(*[_SIGNED] * rows),
-            )
-        )
-        return plain | log | process
-
-    return st.integers(1, 3).flatmap(of_size)
+    )
+    return plain | log | process
 
 
-def _nearness() -> st.SearchStrategy[Nearness]:
-    def of_size(features: int) -> st.SearchStrategy[Nearness]:
-        numbers = st.tuples(*[_SIGNED] * features)
-        return _struct(Nearness, mean=numbers, inverse=st.tuples(*[numbers] * features))
+def _nearness(features: int) -> st.SearchStrategy[Nearness]:
+    numbers, scales = st.tuples(*[_SIGNED] * features), st.tuples(*[_SCALES] * features)
+    return _struct(Nearness, mean=numbers, scale=scales, inverse=st.tuples(*[numbers] * features))
 
-    return st.integers(1, 3).flatmap(of_size)
+
+def _predictors(features: int) -> st.SearchStrategy[PredictorInfo]:
+    names = st.tuples(*[st.text(max_size=12)] * features)
+    return _struct(PredictorInfo, features=names, model=_models(features), nearness=_nearness(features))
 
 
 _OWN_RULES: dict[type, Callable[[], st.SearchStrategy[Any]]] = {
     Architecture: architectures,
     SearchSpace: spaces,
     Round: _rounds,
-    Model: _models,
-    Nearness: _nearness,
+    Model: lambda: st.integers(1, 3).flatmap(_models),
+    Nearness: lambda: st.integers(1, 3).flatmap(_nearness),
+    PredictorInfo: lambda: st.integers(1, 3).flatmap(_predictors),
     ImportedRow: lambda: _struct(ImportedRow, spread_s=st.none() | st.just(0.0) | st.floats(0, 1e6)),
     Measure: lambda: _struct(Measure, cool_c=st.floats(0, 60), hot_c=st.floats(60, 100), energy_s=st.floats(0, 60)),
     Runtime: lambda: (

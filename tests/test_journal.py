@@ -206,7 +206,7 @@ def test_several_damages_at_once_are_each_set_aside(path: Path) -> None:
     path.write_bytes(first + garbage + second + third.replace(b"30", b"31") + second[:30])
     kept, repairs = mended(path)
     assert kept == NOTES[:2]
-    assert "line 2, 3, 4, 6 " in repairs[0]
+    assert "line 2-4, 6 " in repairs[0]
     assert "cut short" in repairs[1]
     assert aside(path) == garbage + third.replace(b"30", b"31") + second[:30] + b"\n"
 

@@ -70,3 +70,14 @@ def test_no_file_of_the_package_is_too_long_to_read_top_to_bottom() -> None:
         CHECKOUT / "toolchain" / "profiling" / "worker.py": 600,  # travels to a device as one file
     }
     assert {str(path): length for path, length in lengths.items() if length > allowed.get(path, 400)} == {}
+
+
+WITHOUT_TORCH = ("profile", "artifacts", "predict", "asked", "exchange", "check", "devices", "doctor", "report")
+
+
+def test_what_measures_predicts_and_reports_knows_no_torch() -> None:
+    """tests/installing runs the commands themselves without it."""
+    extra = ["torch", "onnx", "onnxscript", "safetensors", "tokenizers", "sacrebleu", "pymoo"]
+    loading = "; ".join(f"import toolchain.pipeline.{name}" for name in WITHOUT_TORCH)
+    done = run("-c", f"import sys; {loading}; print(*sorted({set(extra)} & set(sys.modules)))")
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr

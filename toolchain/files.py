@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import tempfile
 import time
@@ -14,10 +15,13 @@ from pathlib import Path
 
 from toolchain.errors import DeviceError, IntegrityError, MostoolError, UsageError
 
+LOG = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 20
 _REFUSED = frozenset(
     (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
 )
+_LEFT_S = 3600.0
+"""No file takes so long to write: whose temporary name is older was left by a process that was killed."""
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -76,6 +80,7 @@ def replacing(path: Path) -> Iterator[Path]:
                 os.close(descriptor)
             part.replace(path)
             sync_folder(path.parent)
+            LOG.info("wrote %s", path)
         finally:
             part.unlink(missing_ok=True)
 
@@ -90,9 +95,19 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def sweep(folder: Path) -> None:
+    """Remove the temporary files of `replacing` that processes which were killed have left in a folder."""
+    for part in folder.glob(".*.part"):
+        with contextlib.suppress(OSError):  # its writer has just renamed it, or the folder is read-only
+            if time.time() - part.stat().st_mtime > _LEFT_S:
+                part.unlink()
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock file `path` while the block runs; it goes with the process that holds it, however that ends.
+
+    What killed processes had begun to write into its folder is swept.
 
     Raises:
         DeviceError: another process holds it.
@@ -107,6 +122,7 @@ def locked(path: Path) -> Iterator[None]:
             raise DeviceError(
                 f"{path.parent} is in use by another mostool", hint="wait until it has finished, then run this again"
             ) from error
+        sweep(path.parent)
         yield
     finally:
         os.close(descriptor)

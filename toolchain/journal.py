@@ -19,13 +19,14 @@ from typing import Generic, NamedTuple, Self, TypeVar
 import msgspec
 
 from toolchain.errors import DeviceError, IntegrityError, UsageError
-from toolchain.files import disk_errors, replacing, sync_folder
+from toolchain.files import disk_errors, replacing, sweep, sync_folder
 from toolchain.records import decode_record, encode_compact
 
 R = TypeVar("R", bound=msgspec.Struct)
 
 _HEAD, _MIDDLE, _END = b'{"check":"', b'","record":', b"}"
 _CHECKSUM_BYTES = 16
+_MOST_SHOWN = 8
 
 
 def read_journal(path: Path, kind: type[R]) -> list[R]:
@@ -40,7 +41,7 @@ def read_journal(path: Path, kind: type[R]) -> list[R]:
     if contents.damaged:
         raise IntegrityError(
             f"{path} is damaged",
-            why=f"line {contents.damaged[0][0]} does not match its checksum",
+            why=f"line {contents.damaged[0].first} does not match its checksum",
             hint="run the command that fills it again: it sets the line aside and makes it anew",
         )
     return _records(path, contents, kind)
@@ -68,6 +69,7 @@ class Journal(Generic[R]):
         try:
             with disk_errors(self.path):
                 sync_folder(self.path.parent)
+                sweep(self.path.parent)
                 self._repair()
         except BaseException:
             os.close(self._descriptor)
@@ -107,15 +109,16 @@ class Journal(Generic[R]):
             return
         aside = self.path.with_name(f"{self.path.name}.damaged")
         with aside.open("ab") as stream:
-            stream.writelines(line + b"\n" for _, line in contents.damaged)
+            stream.writelines(one.text + b"\n" for one in contents.damaged)
             if contents.torn:
                 stream.write(contents.torn + b"\n")
             stream.flush()
             os.fsync(stream.fileno())
         self._rewrite(contents.sound)
         if contents.damaged:
-            numbers = ", ".join(str(number) for number, _ in contents.damaged)
-            self.repairs.append(f"{self.path}: line {numbers} did not match its checksum; set aside in {aside.name}")
+            self.repairs.append(
+                f"{self.path}: line {_numbers(contents.damaged)} did not match its checksum; set aside in {aside.name}"
+            )
         if contents.torn:
             self.repairs.append(f"{self.path}: the last line was cut short; set aside in {aside.name}")
 
@@ -154,35 +157,61 @@ def _open_locked(path: Path) -> int:
 # -- lines -----------------------------------------------------------------------------------------------------------
 
 
+class _Damaged(NamedTuple):
+    """Damaged lines that follow each other, by their numbers: a disk that failed may leave millions."""
+
+    first: int
+    last: int
+    text: bytes
+
+
 class _Contents(NamedTuple):
-    """What a journal holds: the JSON of its sound records, and damaged lines, each with its line number."""
+    """What a journal holds: the JSON of its sound records, each with its line number, and what is damaged."""
 
     sound: list[tuple[int, bytes]]
-    damaged: list[tuple[int, bytes]]
+    damaged: list[_Damaged]
     torn: bytes
     """The last line where it lacks its end."""
 
 
 def _read(path: Path) -> _Contents:
     try:
-        *lines, tail = path.read_bytes().split(b"\n")
+        data = path.read_bytes()
     except FileNotFoundError:
         return _Contents([], [], b"")
     except OSError as error:
         raise UsageError(f"cannot read {path}", why=error.strerror or str(error)) from error
     sound: list[tuple[int, bytes]] = []
-    damaged: list[tuple[int, bytes]] = []
-    for number, line in enumerate(lines, start=1):
-        if (body := _body(line)) is not None:
-            sound.append((number, body))
+    damaged: list[_Damaged] = []
+    start, number = 0, 1
+    run: tuple[int, int] | None = None  # where damaged lines begin: the number of the first, and its first byte
+    while (end := data.find(b"\n", start)) >= 0:
+        body = _body(data[start:end]) if data.startswith(_HEAD, start) else None
+        if body is None:
+            run = run or (number, start)
+            if data.find(_HEAD, start, end) >= 0:
+                sound.extend((number, within) for within in _bodies_within(data[start:end]))
         else:
-            damaged.append((number, line))
-            sound.extend((number, body) for body in _bodies_within(line))
+            sound.append((number, body))
+            if run is not None:
+                damaged.append(_Damaged(run[0], number - 1, data[run[1] : start - 1]))
+                run = None
+        start, number = end + 1, number + 1
+    if run is not None:
+        damaged.append(_Damaged(run[0], number - 1, data[run[1] : start - 1]))
+    tail = data[start:]
     if _body(tail) is None and (bodies := _bodies_within(tail)):  # whole, and more: not torn, its end was damaged
-        damaged.append((len(lines) + 1, tail))
-        sound.extend((len(lines) + 1, body) for body in bodies)
+        damaged.append(_Damaged(number, number, tail))
+        sound.extend((number, body) for body in bodies)
         tail = b""
     return _Contents(sound, damaged, tail)
+
+
+def _numbers(damaged: list[_Damaged]) -> str:
+    """Of damaged lines, as a person reads them: `3, 5-8 and 2 places more`."""
+    shown = [str(one.first) if one.first == one.last else f"{one.first}-{one.last}" for one in damaged]
+    more = len(shown) - _MOST_SHOWN
+    return ", ".join(shown[:_MOST_SHOWN]) + (f" and {more} places more" if more > 0 else "")
 
 
 def _records(path: Path, contents: _Contents, kind: type[R]) -> list[R]:
@@ -202,6 +231,8 @@ def _body(line: bytes) -> bytes | None:
 
 def _bodies_within(line: bytes) -> list[bytes]:
     """The records of whole lines inside a damaged one: where a line's end was hit, both its neighbours are unharmed."""
+    if _HEAD not in line:
+        return []
     text = line.decode("latin-1")  # one character for each byte
     bodies = []
     for head in re.finditer(re.escape(_HEAD), line):

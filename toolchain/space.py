@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 Value = int | tuple[int, ...]
 
+_MOST_LAYERS = 1024
+_LARGEST_CHOICE = (1 << 31) - 1
+
 
 class Axis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One axis of a space: its name, its choices in rising order and, for a per-layer axis, its depth axis."""
@@ -34,6 +37,8 @@ class Axis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if not self.choices or list(self.choices) != sorted(set(self.choices)) or self.choices[0] < 1:
             raise ValueError(f"axis {self.name!r}: choices must be distinct whole numbers from 1, in rising order")
+        if self.choices[-1] > _LARGEST_CHOICE:
+            raise ValueError(f"axis {self.name!r}: choices must be at most {_LARGEST_CHOICE}")
 
 
 class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,8 +87,12 @@ class SearchSpace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if len(set(names)) != len(names):
             raise ValueError(f"space {self.name!r}: two axes share a name")
         for axis in self.axes:
-            if axis.per is not None and (axis.per not in names or self.axis(axis.per).per is not None):
+            if axis.per is None:
+                continue
+            if axis.per not in names or self.axis(axis.per).per is not None:
                 raise ValueError(f"space {self.name!r}: axis {axis.name!r} is per {axis.per!r}, which is no depth axis")
+            if self.axis(axis.per).choices[-1] > _MOST_LAYERS:
+                raise ValueError(f"space {self.name!r}: axis {axis.per!r} has more than {_MOST_LAYERS} layers")
 
     def narrowed(self, architecture: Architecture) -> SearchSpace:
         """The space of this architecture alone. Raises UsageError where it is not a point of this space."""

@@ -165,14 +165,30 @@ def read_target(name: str, project: Path) -> Target:
         raise UsageError(f"cannot read {path}", why=error.strerror or str(error)) from error
     if len(data) > _LARGEST_TARGET_BYTES:
         raise UsageError(f"{path} is too large to be a target")
+    target = _decoded(path, data.removeprefix(b"\xef\xbb\xbf"))
+    if target.id != name:
+        raise UsageError(f"{path} says it is {target.id!r}", hint="a target's id is its file's name")
+    return target
+
+
+class _Header(msgspec.Struct):
+    """The one field of a target that no version changes."""
+
+    schema: int = SCHEMA
+
+
+def _decoded(path: Path, data: bytes) -> Target:
+    header = _Header()
     try:
-        target = msgspec.toml.decode(data.removeprefix(b"\xef\xbb\xbf"), type=Target)
+        header = msgspec.toml.decode(data, type=_Header)
+        if header.schema <= SCHEMA:
+            return msgspec.toml.decode(data, type=Target)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise UsageError(
             f"{path} is not a valid target", why=str(error), hint="targets/README.md lists the fields"
         ) from error
-    if target.schema > SCHEMA:
-        raise UsageError(f"{path} was written for a newer mostool", hint="upgrade mostool")
-    if target.id != name:
-        raise UsageError(f"{path} says it is {target.id!r}", hint="a target's id is its file's name")
-    return target
+    raise UsageError(
+        f"{path} was written for a newer mostool",
+        why=f"schema {header.schema}, this one knows {SCHEMA}",
+        hint="upgrade mostool",
+    )

@@ -96,6 +96,7 @@ def test_a_board_without_an_address_is_to_be_added(tmp_path: Path, name: str, co
 # -- add ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("host-key-unknown")
 def test_an_unknown_host_key_is_shown_and_nothing_is_written(board: FakeBoard, tmp_path: Path) -> None:
     own = fingerprint(KEYS[0])
     refused(call(tmp_path, *ADD), 4, f"it shows ED25519 {own}", f"--fingerprint {own}", "--accept-new-host-key")
@@ -167,6 +168,7 @@ def test_a_fingerprint_is_compared_whoever_knows_the_key(added: Path, board: Fak
     assert (added / "targets" / "known_hosts").read_text() == f"board ssh-ed25519 {KEYS[0]}\n"
 
 
+@pytest.mark.fault("host-key-changed")
 def test_a_host_key_that_changed_is_trusted_by_its_fingerprint_alone(added: Path, board: FakeBoard) -> None:
     board.set(key=KEYS[1])
     old, new = map(fingerprint, KEYS)
@@ -416,7 +418,7 @@ def test_nor_do_they_where_they_are_the_reason_of_a_failure(added: Path, board: 
 def test_a_doctor_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = call(tmp_path, "doctor", "--json").data
     assert data["device"] is None
-    assert {"python", "torch", "onnxruntime", "tensorrt", "gpu", "ssh", "disk"} <= states(data).keys()
+    assert {"python", "torch", "onnxruntime", "mostool[tensorrt]", "gpu", "ssh", "disk"} <= states(data).keys()
     assert states(call(tmp_path, "doctor", "--device", "cpu", "--json").data)["provider"] == "ok"
     looked = doctor.facts_here
 

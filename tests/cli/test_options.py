@@ -12,8 +12,11 @@ import click
 import pytest
 from made_project import Made, call, journal_lines, require
 
+import toolchain.cli.completion
+import toolchain.cli.config
 import toolchain.cli.demo
 import toolchain.cli.devices
+import toolchain.cli.docs
 import toolchain.cli.export
 import toolchain.cli.look
 import toolchain.cli.make
@@ -24,7 +27,7 @@ from toolchain.cli.app import app
 from toolchain.records import Training
 
 README = Path(__file__).resolve().parents[2] / "README.md"
-EVERYWHERE = {"json", "quiet", "debug"}
+EVERYWHERE = {"json", "quiet", "verbose", "debug"}
 
 
 def walk(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -90,8 +93,11 @@ def _indexes_options(function: ast.FunctionDef, name: str) -> bool:
 
 
 MODULES = (
+    toolchain.cli.completion,
+    toolchain.cli.config,
     toolchain.cli.demo,
     toolchain.cli.devices,
+    toolchain.cli.docs,
     toolchain.cli.export,
     toolchain.cli.look,
     toolchain.cli.make,
@@ -137,17 +143,17 @@ def test_an_option_that_nobody_reads_would_be_seen(command: str) -> None:
     assert unread(found, written) == {"out"}
 
 
-def test_every_option_has_the_three_all_commands_have() -> None:
+def test_every_command_has_the_options_all_have() -> None:
     for path, command in LEAVES.items():
         assert {parameter.name for parameter in command.params} >= EVERYWHERE, path
 
 
 def examples() -> list[str]:
     """The command lines of every --help and of the README's code blocks, without prompts and remarks."""
-    texts = [command.help or "" for command in COMMANDS.values()] + [app.epilog or ""]
+    texts = [command.help or "" for command in COMMANDS.values()]
     texts += re.findall(r"^```[a-z]*\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
     lines = [line.strip().removeprefix("../.venv/bin/") for text in texts for line in text.splitlines()]
-    typed = [re.sub(r"\s+# .*", "", line) for line in lines]
+    typed = [re.sub(r"\s+(# |> |\| ).*", "", line) for line in lines]
     return list(dict.fromkeys(line for line in typed if re.match(r"mostool [a-z]", line)))
 
 

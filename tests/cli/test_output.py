@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 import pytest
 
 from toolchain.cli import output
-from toolchain.cli.words import cost_columns, costs_in_words, of_emulated
+from toolchain.cli.words import cost_columns, costs_in_words, of_emulated, on_run
 from toolchain.errors import MostoolError
 from toolchain.progress import Progress
-from toolchain.records import Budget, Cost, Evaluation, Quality, Source, names_of
+from toolchain.records import NEVER, Budget, Cost, Evaluation, Quality, Source, names_of
 from toolchain.space import Architecture
 
 
@@ -105,6 +108,14 @@ def test_costs_stand_under_heads_that_tell_them_apart() -> None:
     bare = subnet(size_bytes=2**20, parameters=9)
     assert list(cost_columns([bare])) == ["latency_s", "size_bytes", "parameters"]
     assert costs_in_words(bare.costs) == ["-", "1.00 MiB", "9"]
+    failed = subnet(**{"parameters": 9, "size_bytes": 2**20, "latency_s@cpu": NEVER})
+    assert costs_in_words(failed.costs) == ["failed", "1.00 MiB", "9"]
+
+
+def test_the_next_command_can_be_pasted_whatever_the_runs_name() -> None:
+    for name in ("runs/made", "runs/a b", "it's"):
+        assert shlex.split(f"mostool search{on_run(Path(name))}")[2:] == ["--run", name]
+    assert on_run(None) == ""
 
 
 def test_a_budget_is_named_where_its_unit_does_not_tell_it() -> None:

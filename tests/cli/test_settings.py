@@ -77,6 +77,50 @@ def test_config_says_what_holds_and_why(folder: Path) -> None:
     assert len({row[0] for row in rows}) == len(rows)
 
 
+def test_config_tells_every_option_and_who_says_so(folder: Path) -> None:
+    write(folder, '[devices.add]\nlike = "rpi5"\n[search]\nlatency = ["5ms", "rpi=9ms"]\n')
+    rows = call(folder, "config", "--origin", "--json", variables={"MOSTOOL_DEVICES_ADD_USER": "pi"}).data
+    known = {f"{path.replace(' ', '.')}.{option.name}" for path, option in options(app)}
+    assert {row["option"] for row in rows} == known
+    said = {row["option"]: (row["value"], row["origin"]) for row in rows}
+    assert said["devices.add.like"] == ("rpi5", "mostool.toml")
+    assert said["devices.add.user"] == ("pi", "MOSTOOL_DEVICES_ADD_USER")
+    assert said["search.latency"] == ("5ms, rpi=9ms", "mostool.toml")
+    assert said["search.run"] == (None, "default")
+    assert said["search.fresh"] == ("false", "default")
+    assert said["search.evaluations"] == ("100", "default")
+    told = require(call(folder, "config", "--origin", "search"))
+    assert "(newest)" in told.out
+    assert "train." not in told.out
+    alone = call(folder, "config", "--origin", "devices", "add", "--json").data
+    assert {row["option"].rpartition(".")[0] for row in alone} == {"devices.add"}
+    group = call(folder, "config", "--origin", "devices", "--json").data
+    assert {row["option"].split(".")[1] for row in group} == {"list", "show", "add", "setup", "test"}
+
+
+def options(group: click.Group, within: str = "") -> list[tuple[str, click.Option]]:
+    """Every option with the path of its command."""
+    found: list[tuple[str, click.Option]] = []
+    for name, command in group.commands.items():
+        path = f"{within} {name}".strip()
+        if isinstance(command, click.Group):
+            found += options(command, path)
+        found += [(path, one) for one in command.params if isinstance(one, click.Option)]
+    return found
+
+
+def test_what_config_does_not_know_is_named(folder: Path) -> None:
+    refused(call(folder, "config", "serach"), 2, "'serach'", "did you mean search?")
+    told = call(folder, "config", "--json", variables={"MOSTOOL_SEARCH_LATENCYY": "5ms"})
+    assert told.envelope["warnings"] == ["nobody reads MOSTOOL_SEARCH_LATENCYY: did you mean MOSTOOL_SEARCH_LATENCY?"]
+
+
+def test_a_command_of_a_group_has_a_table_of_its_own(folder: Path) -> None:
+    write(folder, "[devices.list]\njson = true\n")
+    assert call(folder, "devices", "list").envelope["ok"] is True
+    require(call(folder, "devices", "show", "cpu"))
+
+
 def test_a_budget_in_a_file_is_read_like_a_flag(folder: Path) -> None:
     write(folder, '[search]\nlatency = "900us"\nparams = 12000\nevaluations = 3\n')
     found = call(folder, "search", "--json").data
@@ -95,6 +139,7 @@ def test_a_budget_in_a_file_is_read_like_a_flag(folder: Path) -> None:
     assert len(found["picks"]) == 2
 
 
+@pytest.mark.fault("config-key", "config-type", "config-nul", "config-50mb", "config-deep")
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -121,6 +166,9 @@ def test_a_budget_in_a_file_is_read_like_a_flag(folder: Path) -> None:
         ("[search]\n_run = 5\n", "did you mean run?"),
         ("latency = 5\n", "'latency'"),
         ("search = 5\n", "write [search]"),
+        ("[devices]\nlist = 5\n", "write [devices.list]"),
+        ("[devices.lst]\n", "did you mean list?"),
+        ("[devices.add]\nhots = 5\n", "did you mean host?"),
         ("[search\n", "is not valid TOML"),
         ("[search]\nlatency = \n", "is not valid TOML"),
         ("[search]\nseed = 1\nseed = 2\n", "is not valid TOML"),
@@ -139,6 +187,7 @@ def test_settings_that_cannot_be_are_refused_by_name(tmp_path: Path, settings: s
     assert call(tmp_path, "config", "--json").error["kind"] == "usage"
 
 
+@pytest.mark.fault("config-empty", "config-bom")
 @pytest.mark.parametrize("settings", [b"", b"\n", b"\xef\xbb\xbf[sample]\nn = 2\n", b"[sample]\r\nn = 2\r\n"])
 def test_odd_settings_files_are_read(folder: Path, settings: bytes) -> None:
     write(folder, settings)

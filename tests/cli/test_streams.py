@@ -24,6 +24,7 @@ def shell(folder: Path, line: str, *arguments: str, **variables: str) -> Called:
     return Called(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
+@pytest.mark.fault("stdout-closed")
 def test_a_reader_who_leaves_ends_the_command_quietly(made: Made) -> None:
     told = shell(made.root, '"$@" | head -0', "sample", "--n", "2000")
     assert told.err == ""
@@ -32,6 +33,7 @@ def test_a_reader_who_leaves_ends_the_command_quietly(made: Made) -> None:
     assert told.err == ""
 
 
+@pytest.mark.fault("stdout-closed")
 def test_a_closed_stdout_is_nobodys_file(made: Made) -> None:
     """What is opened next must not become standard output."""
     lines = (made.classify / "architectures.jsonl").read_text()
@@ -53,6 +55,7 @@ def test_a_full_stdout_is_said_once(made: Made) -> None:
     assert "Exception ignored" not in told.err
 
 
+@pytest.mark.fault("lang-c")
 @pytest.mark.parametrize(
     "variables",
     [

@@ -236,6 +236,7 @@ def test_without_a_bundle_the_files_are_built_to_be_evaluated(translator: Transl
     np.testing.assert_allclose(one, other, atol=1e-4, rtol=0)
 
 
+@pytest.mark.fault("no-sentence", "unknown-token")
 def test_texts_that_are_none_and_words_nobody_knows(translator: Translator, encoders: Path, tmp_path: Path) -> None:
     require(call(encoders, *EXPORT, "--out", tmp_path / "b"))
     strange = ("", "\u65e5\u672c zz\u0301z", "[SEP] [MASK] \U0001f40c", "be " * 200)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -47,6 +48,7 @@ def parts(folder: Path) -> list[Path]:
 FULL = ("no space left", "hint: free some disk space")
 
 
+@pytest.mark.fault("disk-full-append")
 def test_a_disk_that_fills_up_while_profiling_keeps_what_was_measured(
     project: Path, made: Made, small_disk: Path
 ) -> None:
@@ -69,6 +71,7 @@ def test_a_disk_that_fills_up_while_profiling_keeps_what_was_measured(
     assert len(set(measured_ids(table))) == len(kept) + 2
 
 
+@pytest.mark.fault("disk-full-export")
 def test_a_disk_that_is_full_gets_no_half_bundle(project: Path, small_disk: Path) -> None:
     fill(small_disk, left=16384)
     told = require(call(project, "export", "--out", small_disk / "bundle"), 1)
@@ -88,20 +91,35 @@ def test_a_disk_that_fills_up_while_training_keeps_the_last_state(project: Path,
     require(call(project, *training))
 
 
+@pytest.mark.fault("read-only")
 def test_a_folder_that_is_read_only(project: Path, tmp_path: Path) -> None:
     folder = tmp_path / "disk"
     folder.mkdir()
-    if not mounted(folder, "size=1m,ro"):
-        pytest.skip("a read-only file system takes root and the right to mount")
-    try:
+    with read_only(folder) as why:
         for arguments in ((*CLASSIFY, "--out", folder / "run"), ("export", "--out", folder / "bundle")):
-            refused(call(project, *arguments), 2, "cannot write", "Read-only file system")
+            refused(call(project, *arguments), 2, "cannot write", why)
         refused(call(project, "report", "-o", folder / "page.html"), 2, "cannot write")
         refused(call(project, "evaluate", "--dump-logits", folder / "x.npy"), 2, "cannot write")
+        assert not list(folder.iterdir())
+
+
+@contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[str]:
+    """A folder nobody can write to; what the system says of that. root may write wherever the file system lets it."""
+    if os.geteuid():
+        folder.chmod(0o555)
+        yield "Permission denied"
+        folder.chmod(0o755)
+        return
+    if not mounted(folder, "size=1m,ro"):
+        pytest.skip("root needs the right to mount a read-only file system")
+    try:
+        yield "Read-only file system"
     finally:
         subprocess.run(["umount", str(folder)], check=True)  # noqa: S607
 
 
+@pytest.mark.fault("output-is-folder")
 def test_an_output_that_is_something_else(project: Path) -> None:
     for arguments in (
         (*CLASSIFY, "--out", "data.tsv"),

@@ -424,6 +424,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], int, str]] = {
 }
 
 
+@pytest.mark.fault("checkpoint-cut", "checkpoint-foreign")
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_checkpoint_that_is_none_is_refused(project: Path, case: str) -> None:
     spoil, code, said = BROKEN[case]
@@ -456,6 +457,7 @@ class Trap:
         return open, (self.path, "w")
 
 
+@pytest.mark.fault("pickle")
 def test_a_pickle_is_read_when_asked_for_and_only_for_tensors(project: Path) -> None:
     folder = project / "bert"
     tensors = safetensors.torch.load_file(folder / "model.safetensors")

@@ -129,6 +129,7 @@ def test_the_report_is_one_page_in_the_run(project: Path, made: Made) -> None:
     assert require(call(project, "report", "--run", "words", "-o", "words.html")).out == "words.html\n"
 
 
+@pytest.mark.fault("secrets")
 def test_nothing_that_ships_names_this_machine_or_its_folders(made: Made) -> None:
     shipped = [*made.bundle.iterdir(), *made.classify.glob("*.json"), made.table / "table.json"]
     folders = [str(made.root).encode(), f"{Path.home()}/".encode(), b"/tmp/"]
@@ -180,6 +181,7 @@ def test_a_budget_of_each_kind_is_kept(project: Path) -> None:
     assert manifest["artifact"]["parameters"] == winner["costs"]["parameters"]["value"]
 
 
+@pytest.mark.fault("no-subnet")
 def test_an_impossible_budget_names_the_nearest_subnet(project: Path) -> None:
     told = refused(call(project, "search", "--params", "1k"), 3, "the nearest", "1,000 parameters", "% over")
     assert told.err.startswith("no answer: ")

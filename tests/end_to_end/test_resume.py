@@ -53,6 +53,12 @@ def inputs(tmp_path: Path) -> Path:
     return write_inputs(tmp_path / "project")
 
 
+SIGNALS = [
+    pytest.param(signal.SIGINT, marks=pytest.mark.fault("ctrl-c")),
+    pytest.param(signal.SIGTERM, marks=pytest.mark.fault("sigterm")),
+]
+
+
 def weights_sha256(run: Path) -> str:
     info = json.loads((run / "checkpoint.json").read_text())
     assert sha256_file(run / info["weights"]) == info["weights_sha256"]
@@ -95,6 +101,7 @@ def test_a_second_search_is_the_first(project: Path, made: Made) -> None:
     assert ((search / "answers.jsonl").read_bytes(), journal_lines(table)) == (answers, rows)
 
 
+@pytest.mark.fault("same-seed")
 def test_searches_and_trainings_of_one_seed_are_equal(inputs: Path, project: Path, made: Made) -> None:
     """From nothing, in another folder: the weights bit for bit, the evaluations one for one."""
     require(call(inputs, *CLASSIFY))
@@ -118,6 +125,7 @@ def test_searches_and_trainings_of_one_seed_are_equal(inputs: Path, project: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.fault("kill")
 def test_profiling_killed_again_and_again_loses_and_repeats_nothing(project: Path) -> None:
     (project / "targets" / "instant.toml").write_text(INSTANT)
     arguments = ("profile", "--device", "instant", "--n", "12")
@@ -176,7 +184,7 @@ def test_training_killed_again_and_again_ends_with_the_same_weights(inputs: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_stopping_says_so_and_can_be_resumed(inputs: Path, made: Made, number: signal.Signals) -> None:
     arguments = (*CLASSIFY, "--updates", "5000", "--evaluate-every", "5", "--out", "runs/stopped", "--json")
     state = inputs / "runs" / "stopped" / "training.json"
@@ -196,18 +204,24 @@ def test_stopping_says_so_and_can_be_resumed(inputs: Path, made: Made, number: s
 
 
 @pytest.mark.slow
-def test_profiling_that_is_stopped_ends_its_worker(project: Path, made: Made) -> None:
+@pytest.mark.parametrize("number", SIGNALS)
+def test_profiling_that_is_stopped_ends_its_worker(project: Path, made: Made, number: signal.Signals) -> None:
     arguments = ("profile", "--device", "quick", "--n", "40")
     table = project / made.table.relative_to(made.root)
     before = len(journal_lines(table))
     with started(project, *arguments) as process:
         wait_until(lambda: len(journal_lines(table)) > before + 1, process)  # the last may not be acknowledged yet
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         out, err = process.communicate(timeout=60)  # the worker holds none of the pipes: it is gone
     assert process.returncode == 130, err
     assert out == b""
     assert b"hint: the same command goes on where this one stopped" in err
     assert len(set(measured_ids(table))) == len(journal_lines(table)) > before
+    stopped_at = journal_lines(table)
+    assert not [path for path in table.rglob("*") if path.name.endswith(".part")]
+    again = call(project, "profile", "--device", "quick", "--n", str(len(stopped_at) + 1), "--json").data
+    assert again["measured_now"] == len(set(measured_ids(table))) - len(stopped_at)
+    assert journal_lines(table)[: len(stopped_at)] == stopped_at
 
 
 # -- anew ------------------------------------------------------------------------------------------------------------
@@ -243,6 +257,7 @@ def test_another_training_does_not_overwrite_a_run(project: Path, made: Made) ->
 # -- at once ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("lock-holder")
 def test_a_folder_in_use_is_left_alone(project: Path, made: Made) -> None:
     """A kill drops the lock with its holder: see the tests above, which go on at once."""
     run, table = (path.relative_to(made.root) for path in (made.classify, made.table))

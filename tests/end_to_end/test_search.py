@@ -126,6 +126,7 @@ def test_a_sweep_has_a_pick_for_each_limit_that_was_measured(here: Searched) -> 
     assert "under 0.001 ms nothing was found: the nearest that was looked at" in again.out
 
 
+@pytest.mark.fault("no-subnet")
 def test_budgets_that_cannot_be_kept_end_at_once_and_say_what_would_do(here: Searched) -> None:
     require(call(here.root, *COUNTED))
     answers, before = here.answers, here.result
@@ -151,6 +152,7 @@ def test_budgets_that_cannot_be_kept_end_at_once_and_say_what_would_do(here: Sea
         answers = here.answers
 
 
+@pytest.mark.fault("no-subnet")
 def test_budgets_that_one_alone_could_keep_are_refused_together(here: Searched) -> None:
     """Small is cheap here: what a limit of parameters allows, one of the size does not."""
     told = refused(call(here.root, "search", "--params", "12k", "--size", "1KiB", "--latency", "1us"), 3)
@@ -618,6 +620,7 @@ def test_precision_is_as_the_device_was_profiled_last_unless_told(mixed: Searche
     assert call(here.root, "export", "--json").data["manifest"]["artifact"]["precision"] == "fp32"
 
 
+@pytest.mark.fault("table-precision")
 def test_precision_without_a_mixed_table_is_not_guessed_at(here: Searched) -> None:
     for precision in ("mixed", "int8"):
         told = refused(call(here.root, "search", "--precision", precision, "--latency", "10s"), 2, "no latency table")

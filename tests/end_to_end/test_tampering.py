@@ -107,6 +107,7 @@ def test_links_are_not_followed(bundle: Path, link: Callable[[Path, Path], None]
     refused(call(bundle.parent, "verify", bundle), 5, "link")
 
 
+@pytest.mark.fault("schema-newer", "schema-older")
 @pytest.mark.parametrize(
     ("change", "code"),
     [
@@ -148,6 +149,7 @@ def test_export_replaces_a_bundle_and_nothing_else(project: Path, made: Made, tm
 # -- checkpoints -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("checkpoint-cut", "checkpoint-empty", "pickle")
 @pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
 def test_damaged_weights_are_refused_and_nothing_in_them_runs(
     project: Path, run: Path, damage: Callable[[Path], None]
@@ -164,6 +166,7 @@ def test_held_out_data_with_one_bit_changed_is_refused(project: Path, run: Path,
     refused(call(project, "evaluate"), 5, Path(name).name)
 
 
+@pytest.mark.fault("table-length")
 def test_a_search_for_one_length_does_not_judge_another(project: Path) -> None:
     done = require(call(project, "export", "--length", "8", "--out", "short", "--json"))
     told = json.loads(done.out)
@@ -176,6 +179,7 @@ def test_a_table_set_aside_is_no_table(project: Path, table: Path) -> None:
     refused(call(project, "search", "--latency", "1s"), 2, "mostool profile")
 
 
+@pytest.mark.fault("table-threads")
 def test_a_target_with_other_threads_is_not_searched_with_the_old_table(project: Path) -> None:
     path = project / "targets" / "quick.toml"
     path.write_text(path.read_text().replace("[measure]", "[runtime]\nthreads = 2\n\n[measure]", 1))
@@ -211,6 +215,7 @@ def test_a_damaged_run_is_refused(project: Path, run: Path, name: str, damage: C
     assert not (project / "executed").exists()
 
 
+@pytest.mark.fault("checkpoint-foreign")
 def test_weights_of_another_run_do_not_fit(project: Path, made: Made, run: Path) -> None:
     (weights,) = run.glob("weights-*.safetensors")
     (others,) = made.mlm.glob("weights-*.safetensors")
@@ -236,6 +241,7 @@ def test_a_damaged_search_result_is_named(project: Path, run: Path) -> None:
 # -- latency tables --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("journal-bit")
 def test_a_flipped_bit_in_the_journal_costs_one_row(project: Path, table: Path) -> None:
     before = journal_lines(table)
     flipped(table / "journal.jsonl")
@@ -249,6 +255,7 @@ def test_a_flipped_bit_in_the_journal_costs_one_row(project: Path, table: Path) 
     require(call(project, "search", "--evaluations", "3"))
 
 
+@pytest.mark.fault("journal-tail")
 def test_a_torn_tail_is_repaired(project: Path, table: Path) -> None:
     before = journal_lines(table)
     journal = table / "journal.jsonl"
@@ -261,6 +268,7 @@ def test_a_torn_tail_is_repaired(project: Path, table: Path) -> None:
     assert journal_lines(table)[:9] == before[:9]
 
 
+@pytest.mark.fault("table-device")
 @pytest.mark.parametrize("field", ["cpu", "machine", "engine_version", "os"])
 def test_a_table_of_another_machine_is_not_added_to(project: Path, table: Path, field: str) -> None:
     before = journal_lines(table)
@@ -273,6 +281,7 @@ def test_a_table_of_another_machine_is_not_added_to(project: Path, table: Path, 
     refused(call(project, "export"), 4, field, "--fresh")
 
 
+@pytest.mark.fault("table-device")
 def test_a_whole_table_of_another_machine_is_no_anchor_for_an_export(project: Path, table: Path) -> None:
     info, rows = read_table(table)
     other = msgspec.structs.replace(info, environment=msgspec.structs.replace(info.environment, cpu="another"))
@@ -297,6 +306,7 @@ def test_a_changed_reference_is_refused(project: Path, table: Path) -> None:
     refused(call(project, "profile", "--device", "quick", "--n", "11"), 4, "reference_sha256", "--fresh")
 
 
+@pytest.mark.fault("table-empty", "table-one")
 def test_few_latencies_are_said_to_be_too_little(project: Path, table: Path) -> None:
     journal = table / "journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)

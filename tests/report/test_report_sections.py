@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
+import re
+from collections.abc import Iterator
+from typing import cast, get_args
 
 import msgspec
 import pytest
@@ -89,11 +91,11 @@ def test_the_predictor_shows_every_held_out_row_and_its_errors(story: Story) -> 
     info = cast("records.PredictorInfo", story.predictor)
     off = sum(abs(guess / took - 1) > 0.1 for _, took, guess in info.points)
     assert 0 < off < 60
-    assert len(chart.of_class("point")) == 60
-    assert len(chart.of_class("point", "off")) == off
+    assert (chart.tags()["circle"], chart.tags()["path"]) == (60 - off, off)
     assert len(chart.of_class("area", "band")) == 1
     (facts,) = [block for block in section.blocks if isinstance(block, Facts)]
-    assert [fact.value for fact in facts.facts] == ["4.6 %", "90.0 %", "0.957", "17.1 %", "60"]
+    assert [fact.value for fact in facts.facts] == ["4.6 %", "90.0 %", "0.957", "17.1 %", "±10.1 %"]
+    assert facts.facts[1].note == "of n = 60 held-out rows"
     worst, everything = tables(section)
     assert len(worst.rows) == 10
     assert len(everything.rows) == 60
@@ -144,7 +146,8 @@ def test_a_predictor_without_rows_or_with_one_is_a_sentence() -> None:
 def test_the_training_draws_quality_losses_and_mixture(story: Story) -> None:
     merit, losses, mixture = drawings(training(story))
     assert [len(chart.of_class("line")) for chart in (merit, losses, mixture)] == [2, 3, 2]
-    assert len(losses.of_class("mark")) == 36
+    assert losses.tags()["title"] == 36  # the tooltips of as many marks
+    assert [held["data-series"] for held in losses.of_class("marks")] == ["largest", "smallest", "random"]
     (table,) = tables(training(story))
     assert len(table.rows) == 12
     assert all(len(row) == len(table.head) for row in table.rows)
@@ -213,6 +216,51 @@ def test_provenance_holds_every_digest_and_seed(story: Story) -> None:
     } <= shown
     assert {"evolution, 11", "3", "8,000 / 1,000 / 872", "measured on rpi, after export", "0.1"} <= shown
     assert warnings(story) == []
+
+
+def test_no_digest_of_the_records_is_missing(story: Story) -> None:
+    """Whatever field it is in: the records are walked, so that a new one is not forgotten."""
+    origin = records.Origin(title="a run before", sha256="1" * 64)
+    teacher = records.Origin(title="a teacher", sha256="2" * 64)
+    search = msgspec.structs.replace(
+        of_search(story),
+        devices=(
+            records.SearchDevice(
+                target="rpi", workload=records.Workload(), predictor_sha256="3" * 64, source="predicted"
+            ),
+        ),
+    )
+    engine = records.Engine(builder="x", builder_version="1", compute_capability="8.6", built_from_sha256="4" * 64)
+    manifest = msgspec.structs.replace(of_manifest(story), engine=engine)
+    story = in_checkpoint(story._replace(search=search, manifest=manifest), origin=origin, teacher=teacher)
+    held = {
+        text for part in story for text in texts_in(msgspec.to_builtins(part)) if re.fullmatch("[0-9a-f]{64}", text)
+    }
+    assert len(held) > 10
+    shown = {cell for table in tables(provenance(story)) for row in table.rows for cell in row}
+    assert held - shown == set()
+
+
+def texts_in(plain: object) -> Iterator[str]:
+    if isinstance(plain, str):
+        yield plain
+    elif isinstance(plain, (dict, list, tuple)):
+        for each in plain.values() if isinstance(plain, dict) else plain:
+            yield from texts_in(each)
+
+
+def test_every_source_word_is_explained() -> None:
+    (words,) = [table for table in tables(provenance(make_story())) if table.head[0] == "Word"]
+    assert {row[0] for row in words.rows} == set(get_args(records.Source))
+
+
+def test_a_budget_that_the_shipped_file_was_not_held_to_is_still_told(story: Story) -> None:
+    search = of_search(story)
+    size = records.Budget(metric="size_bytes", limit=1e9)
+    search = msgspec.structs.replace(search, budgets=(*search.budgets, size))
+    words = sentences(headline(story._replace(search=search)))
+    assert "Budget of size at most 954 MiB: met" in words
+    assert "the shipped file was not held to it" in words
 
 
 def in_checkpoint(story: Story, **changes: object) -> Story:

@@ -74,7 +74,7 @@ def test_without_pyarrow_there_is_no_parquet(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UsageError, match="not installed") as caught:
         write_table(tmp_path / "other.parquet", HEADER, COLUMNS)
-    assert caught.value.hint == "pip install pyarrow"
+    assert caught.value.hint == "pip install 'mostool[tables]'"
     with pytest.raises(UsageError, match="not installed"):
         read_file(path, SPACE)
     assert [one.name for one in tmp_path.iterdir()] == ["table.parquet"]

@@ -18,11 +18,16 @@ from types import FrameType
 import click
 
 from toolchain.cli.app import app
+from toolchain.cli.logs import tell_no_more
 from toolchain.cli.output import print_failure
 from toolchain.errors import MostoolError, ToldElsewhere, UsageError, unknown_name
+from toolchain.extras import extra_of
 
 _GONE = {"--family": "leave it out: the task decides the family (--task translate, or classify, regress, mlm)"}
 """Options of earlier versions, and what to do in their place."""
+
+
+_AFTER_COMMANDS = ("--json", "-q", "--quiet", "-v", "--verbose", "--debug")
 
 
 class _InterruptedError(MostoolError):
@@ -34,6 +39,15 @@ class _InterruptedError(MostoolError):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code (see toolchain/errors.py, and 130 for Ctrl-C)."""
+    code = 1
+    try:
+        code = _run(argv)
+    finally:
+        tell_no_more(code)
+    return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
     # Threads that wait by spinning make training several times slower on a machine that is also busy otherwise.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -52,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (Exception, KeyboardInterrupt) as error:  # the last resort: whatever it is, it is told in one line
             if "--debug" in arguments:
                 traceback.print_exc()
-            failure = _in_our_words(error)
+            failure = _lacking(error, arguments) or _in_our_words(error)
             _drop_unwritten(error)
             print_failure(failure, as_json=asked["json"])
             sys.stdout.flush()
@@ -83,6 +97,20 @@ def _in_our_words(error: BaseException) -> MostoolError:
             return MostoolError("internal error", why=why, hint=hint)
 
 
+def _lacking(error: BaseException, arguments: Sequence[str]) -> UsageError | None:
+    """A package that is not installed, and the extra that brings it; None where it is something else that failed."""
+    if not isinstance(error, ModuleNotFoundError):
+        return None
+    package = (error.name or "").partition(".")[0]
+    command = next((one for one in arguments if not one.startswith("-")), "")
+    extra = extra_of(package, command)
+    if extra is None:
+        return None
+    what = f"mostool {command} needs the package {package}, which is not installed"
+    files = "; files that are ready need none: --artifacts FOLDER" if command == "profile" else ""
+    return UsageError(what, hint=f"pip install 'mostool[{extra}]'{files}")
+
+
 def _says_out_of_memory(error: BaseException) -> bool:
     """torch has no class of its own for this: it is a RuntimeError with one of these texts."""
     return any(words in str(error) for words in ("not enough memory", "out of memory", "can't allocate memory"))
@@ -98,6 +126,9 @@ def _usage(error: click.ClickException) -> UsageError:
     if isinstance(error, click.NoSuchOption) and context is not None:
         if error.option_name in _GONE:
             return UsageError(f"there is no option {error.option_name}", hint=_GONE[error.option_name])
+        if isinstance(context.command, click.Group) and error.option_name in _AFTER_COMMANDS:
+            where = f"{context.command_path} COMMAND {error.option_name}"
+            return UsageError(f"{error.option_name} goes behind a command", hint=f"write {where}")
         known = [name for parameter in context.command.params for name in parameter.opts]
         return unknown_name("option", error.option_name, known)
     command = f"{context.command_path} --help" if context else "mostool --help"

@@ -6,24 +6,39 @@ from pathlib import Path
 
 import click
 
+from toolchain.cli import completing
 from toolchain.cli.app import app, common
 from toolchain.cli.options import FOLDER
 from toolchain.cli.output import ProgressPrinter, plain, print_result
 from toolchain.cli.words import demo_in_words
 
 
-@app.command()
+@app.command(short_help="the whole path on text your machine has")
 @click.option("--out", type=FOLDER, default=Path("mostool-demo"), show_default=True, help="A folder for all of it.")
-@click.option("--device", default="cpu", show_default=True)
+@click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    shell_complete=completing.devices,
+    help="The target it is for: see mostool devices list.",
+)
 @click.option("--fresh", is_flag=True, help="Start anew; what is there is moved aside.")
 @common
 def demo(out: Path, device: str, fresh: bool, json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
-    """The whole path on built-in real input, in minutes: train, profile, search, export, verify, report."""
+    """The whole path on built-in real input, in minutes: train, profile, search, export, verify, report.
+
+    \b
+    mostool demo                                # in mostool-demo/; run again, it goes on where it was
+    mostool demo --out /tmp/tried --fresh       # elsewhere, from the start
+    mostool demo --device rpi                   # measured on a board behind ssh
+    """
     from toolchain.errors import MostoolError
     from toolchain.files import disk_errors
     from toolchain.pipeline.demo import demo as run_demo
     from toolchain.pipeline.project import Project
+    from toolchain.targets import read_target
 
+    read_target(device, out)  # a name that nobody knows is told before minutes are spent
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     with ProgressPrinter(quiet=quiet) as listener:

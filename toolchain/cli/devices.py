@@ -8,23 +8,42 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toolchain.cli.app import Group, app, common
+from toolchain.cli import completing
+from toolchain.cli.app import app, common
+from toolchain.cli.help import Group
 from toolchain.cli.options import FOLDER
-from toolchain.cli.output import ProgressPrinter, plain, print_result, printable, table
+from toolchain.cli.output import ProgressPrinter, plain, print_result, printable, screen_width, table
 
 if TYPE_CHECKING:
     from toolchain.devices.checks import Check
 
 
-@app.group(cls=Group)
+_NARROW = 60
+"""Columns below which what was found stands right behind the name of what was looked at."""
+_name = click.argument("name", shell_complete=completing.devices)
+
+
+@app.group(cls=Group, short_help="the devices mostool knows: add, set up, try")
 def devices() -> None:
-    """The devices mostool knows: add one, set it up, try it."""
+    """The devices mostool knows: add one, set it up, try it.
+
+    \b
+    mostool devices list                                    # all of them, and where they are
+    mostool devices add rpi --host pi@raspberrypi.local     # a board that ssh reaches
+    mostool devices setup rpi                               # a runtime for it, without root
+    mostool devices test rpi                                # whether it works at all
+    """
 
 
-@devices.command("list")
+@devices.command("list", short_help="every target, and where it is")
 @common
 def devices_list(json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
-    """Every target, where its device is, and the file it comes from."""
+    """Every target, where its device is, and the file it comes from.
+
+    \b
+    mostool devices list            # a table
+    mostool devices list --json     # for a program
+    """
     from toolchain.pipeline.devices import where
     from toolchain.targets import find_targets, read_target
 
@@ -36,28 +55,41 @@ def devices_list(json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
     print_result(plain(data), [], table(["device", "what", "where", "file"], rows), as_json=json, quiet=quiet)
 
 
-@devices.command("show")
-@click.argument("name")
+@devices.command("show", short_help="one target with all its settings")
+@_name
 @common
 def devices_show(name: str, json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
-    """One target with all its settings."""
+    """One target with all its settings.
+
+    \b
+    mostool devices show cpu                  # threads, provider, how it is measured
+    mostool devices show rpi > rpi.json       # to compare or keep
+    """
     import msgspec
 
     from toolchain.targets import read_target
 
     target = plain(read_target(name, Path()))
     lines = msgspec.json.format(msgspec.json.encode(target)).decode().splitlines()
-    print_result(target, [], lines, as_json=json, quiet=quiet)
+    print_result(target, [], lines, as_json=json, quiet=quiet, verbatim=True)
 
 
-@devices.command("add")
-@click.argument("name")
+@devices.command(
+    "add",
+    short_help="write a target for a device behind ssh",
+    headings={"--host": "How it is reached", "--python": "On the device", "--fingerprint": "Whom to trust"},
+)
+@_name
 @click.option("--host", required=True, help="As you would type it after ssh: a name, an address, an alias, USER@HOST.")
-@click.option("--like", help="The target whose runtime and protocol it takes. [the shipped one of its name, else rpi]")
-@click.option("--user", help="[as your ssh has it]")
-@click.option("--port", type=click.IntRange(1, 65535), help="[as your ssh has it]")
+@click.option(
+    "--like",
+    shell_complete=completing.devices,
+    help="The target whose runtime and protocol it takes. [the shipped one of its name, else rpi]",
+)
+@click.option("--user", help="Who logs in there. [as your ssh has it]")
+@click.option("--port", type=click.IntRange(1, 65535), help="The port its ssh listens on. [as your ssh has it]")
 @click.option("--identity", type=FOLDER, help="A private key. [as your ssh has it]")
-@click.option("--ssh-config", type=FOLDER, help="Instead of your own ~/.ssh/config.")
+@click.option("--ssh-config", type=FOLDER, help="A configuration of ssh. [your own ~/.ssh/config]")
 @click.option("--python", help="The Python there, 3.9 or newer. [python3]")
 @click.option("--folder", help="Where mostool may write there. [~/.cache/mostool]")
 @click.option("--fingerprint", metavar="SHA256:...", help="The host key to trust, as the device itself shows it.")
@@ -68,8 +100,9 @@ def devices_add(name: str, json: bool, quiet: bool, **options: Any) -> None:
     """Write a target for a device that ssh reaches, once it is clear that it is the one that is meant.
 
     \b
-    mostool devices add rpi --host raspberrypi.local --user pi
-    mostool devices add kitchen --like rpi5 --host pi@192.168.1.20
+    mostool devices add rpi --host raspberrypi.local --user pi           # shows the fingerprint of its host key
+    mostool devices add rpi --host pi@raspberrypi.local --fingerprint SHA256:KEY    # trusts it
+    mostool devices add kitchen --like rpi5 --host pi@192.168.1.20       # a second board, by another name
     """
     from toolchain.errors import UsageError
     from toolchain.pipeline.adding import Trust, add, own_path
@@ -113,8 +146,8 @@ def devices_add(name: str, json: bool, quiet: bool, **options: Any) -> None:
     print_result(plain(data), added.warnings, lines, as_json=json, quiet=quiet)
 
 
-@devices.command("setup")
-@click.argument("name")
+@devices.command("setup", short_help="install a runtime there, without root")
+@_name
 @click.option(
     "--from",
     type=click.Choice(["auto", "board", "host"]),
@@ -131,9 +164,9 @@ def devices_setup(name: str, json: bool, quiet: bool, **options: Any) -> None:
     """Install what a device lacks to run models, into a folder of its own there, without root.
 
     \b
-    mostool devices setup rpi
-    mostool devices setup rpi --from host --version 1.22.1
-    mostool devices setup rpi --wheels wheels
+    mostool devices setup rpi                                     # what it lacks, from wherever it can be had
+    mostool devices setup rpi --from host --version 1.22.1        # fetched here: the board has no internet
+    mostool devices setup rpi --wheels wheels                     # neither has: from a folder of wheels
     """
     from toolchain.errors import UsageError
     from toolchain.pipeline.devices import setup
@@ -161,14 +194,15 @@ def devices_setup(name: str, json: bool, quiet: bool, **options: Any) -> None:
     print_result(plain({**data, "died": done.died}), warnings, lines, as_json=json, quiet=quiet)
 
 
-@devices.command("test")
-@click.argument("name")
+@devices.command("test", short_help="whether a device works at all")
+@_name
 @common
 def devices_test(name: str, json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
     """Whether a device works at all, in half a minute: reached, a small model computed right, and timed.
 
     \b
-    mostool devices test rpi
+    mostool devices test rpi            # reached, computes right, timed
+    mostool devices test rpi -v         # with every ssh command on stderr
     """
     from toolchain.errors import MostoolError
     from toolchain.pipeline.devices import NOISY, try_device
@@ -191,16 +225,16 @@ def devices_test(name: str, json: bool, quiet: bool, debug: bool) -> None:  # no
     print_result(plain([step._asdict() for step in steps]), warnings, lines, as_json=json, quiet=quiet)
 
 
-@app.command()
-@click.option("--device", help="Look at this target's device. [this machine]")
+@app.command(short_help="what works here or on a device, and what does not")
+@click.option("--device", shell_complete=completing.devices, help="Look at this target's device. [this machine]")
 @common
 def doctor(device: str | None, json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
     """What works here, or on a device, and how to mend the rest. Exit code 4 where a device is not ready, 1 for this
     machine.
 
     \b
-    mostool doctor
-    mostool doctor --device rpi
+    mostool doctor                     # this machine: libraries, clock, memory
+    mostool doctor --device rpi        # a board: power, heat, runtime, each with its mend
     """
     from toolchain.pipeline.doctor import as_data, examine_device, examine_host, require_health
     from toolchain.targets import read_target
@@ -224,7 +258,9 @@ def _print_before_failure(lines: Sequence[str], *, quiet: bool) -> None:
 def _checks_in_words(checks: Sequence[Check]) -> list[str]:
     """A line for each check, and below it what would mend it."""
     states = max(len(check.state) for check in checks)
-    names = max(len(check.name) for check in checks)
+    width = screen_width()
+    narrow = width is not None and width < _NARROW
+    names = 0 if narrow else max(len(check.name) for check in checks)
     lines = []
     for check in checks:
         lines.append(f"{check.state:<{states}}  {check.name:<{names}}  {printable(check.found)}".rstrip())

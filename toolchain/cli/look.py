@@ -1,4 +1,4 @@
-"""The subcommands that look at what is there: evaluate, sample, verify, report, config."""
+"""The subcommands that look at what is there: evaluate, sample, verify, report."""
 
 from __future__ import annotations
 
@@ -6,30 +6,57 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from toolchain.cli import completing
 from toolchain.cli.app import app, common
 from toolchain.cli.options import FOLDER, run_option, seed_option
-from toolchain.cli.output import ProgressPrinter, plain, print_result, table
+from toolchain.cli.output import ProgressPrinter, plain, print_result
 
 
-@app.command()
+@app.command(
+    short_help="quality of a subnet, or of a bundle's file",
+    headings={"--arch": "What is judged", "--dump-logits": "What is written", "--beam": "Of a translation"},
+)
 @run_option
-@click.option("--arch", multiple=True, help="JSON, a file, an id, smallest, largest, winner. Repeatable. [winner]")
-@click.option("--source", type=click.Choice(["supernet", "subnet", "bundle"]), default="supernet", show_default=True)
-@click.option("--bundle", type=FOLDER, help="With --source bundle: its folder. [the architecture's in bundles/]")
-@click.option("--split", type=click.Choice(["validation", "test"]), default="test", show_default=True)
+@click.option(
+    "--arch",
+    multiple=True,
+    shell_complete=completing.architectures,
+    help="JSON, a file, an id, smallest, largest, winner. Repeatable. [winner]",
+)
+@click.option(
+    "--source",
+    type=click.Choice(["supernet", "subnet", "bundle"]),
+    default="supernet",
+    show_default=True,
+    help="In which form: inside the supernet, extracted from it, or the file that ships.",
+)
+@click.option(
+    "--bundle",
+    type=FOLDER,
+    shell_complete=completing.bundles,
+    help="With --source bundle: its folder. [the architecture's in bundles/]",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["validation", "test"]),
+    default="test",
+    show_default=True,
+    help="The items it is judged by; a search looks at validation items alone.",
+)
 @click.option("--dump-logits", type=click.Path(path_type=Path), help="Write the first batch's logits here, as .npy.")
-@click.option("--beam", type=click.IntRange(1), help="Of a translation: kept at each step; 1 is greedy. [1]")
-@click.option("--limit", type=click.IntRange(1), help="Of a translation: only the first items of the split.")
-@click.option("--dump-text", type=click.Path(path_type=Path), help="Of a translation: write what it says here.")
+@click.option("--beam", type=click.IntRange(1), help="Beginnings kept at each step; 1 is greedy. [1]")
+@click.option("--limit", type=click.IntRange(1), help="Only so many items of the split, its first. [all]")
+@click.option("--dump-text", type=click.Path(path_type=Path), help="Write what it says here, a line for each item.")
 @common
 def evaluate(json: bool, quiet: bool, **options: Any) -> None:
     """Quality of a subnet: inside the supernet, materialized, or as the file that ships.
 
     \b
-    mostool evaluate --arch winner --source supernet
-    mostool evaluate --source bundle --bundle bundles/NAME
-    mostool evaluate --arch largest --source subnet --beam 4 --dump-text said.txt
+    mostool evaluate --arch winner --source supernet             # as it was searched
+    mostool evaluate --source bundle --bundle bundles/NAME       # as the file that ships: the same figure
+    mostool evaluate --arch largest --source subnet --beam 4 --dump-text said.txt    # what it translates
     """
     from toolchain.errors import UsageError
     from toolchain.export import read_subnet_manifest
@@ -82,7 +109,7 @@ def evaluate(json: bool, quiet: bool, **options: Any) -> None:
     print_result(plain(data), warnings, lines, as_json=json, quiet=quiet)
 
 
-@app.command()
+@app.command(short_help="draw architectures, one JSON object a line")
 @run_option
 @click.option("--n", type=click.IntRange(1), default=1, show_default=True, help="Architectures to draw.")
 @click.option(
@@ -98,36 +125,38 @@ def sample(json: bool, quiet: bool, **options: Any) -> None:
     """Draw architectures from a run's space, one JSON object per line.
 
     \b
-    mostool sample --n 20 --seed 1
-    mostool sample --n 5 --precision mixed
+    mostool sample --n 20 --seed 1             # the same twenty every time
+    mostool sample --n 5 --precision mixed     # with int8 or fp32 drawn by layer
+    mostool sample --n 1000 > drawn.jsonl      # for mostool predict --file drawn.jsonl
     """
     import msgspec
     import numpy as np
 
     from toolchain.pipeline.project import Project
-    from toolchain.pipeline.runs import Run
+    from toolchain.pipeline.run_records import RunRecords
 
-    run = Run(Project(Path()).find_run(options["run"]))
+    run = RunRecords(Project(Path()).find_run(options["run"]))
     rng = np.random.default_rng(options["seed"])
     space = run.bits_space if options["precision"] == "mixed" else run.info.space
     drawn = [space.sample(rng) for _ in range(options["n"])]
     run.remember(drawn)
     lines = [msgspec.json.encode(one).decode() for one in drawn]
     data = [{"id": one.id, "architecture": one} for one in drawn]
-    print_result(plain(data), [], lines, as_json=json, quiet=quiet)
+    print_result(plain(data), [], lines, as_json=json, quiet=quiet, verbatim=True)
 
 
-@app.command()
-@click.argument("bundle", type=FOLDER)
-@click.option("--no-speed", is_flag=True, help="Do not measure.")
-@click.option("--device", help="Let this target run the file. [this machine]")
+@app.command(short_help="check a bundle: its files, answers and speed")
+@click.argument("bundle", type=FOLDER, shell_complete=completing.bundles)
+@click.option("--no-speed", is_flag=True, help="Check files and answers, and measure nothing.")
+@click.option("--device", shell_complete=completing.devices, help="Let this target run the file. [this machine]")
 @common
 def verify(bundle: Path, no_speed: bool, device: str | None, json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
     """Check a bundle: integrity, parity, speed. Exit code 5 when a file or an answer is wrong.
 
     \b
-    mostool verify bundles/NAME
-    mostool verify bundles/NAME --device rpi
+    mostool verify bundles/NAME                    # here
+    mostool verify bundles/NAME --device rpi       # on the board it is for
+    mostool verify bundles/NAME --no-speed         # in seconds, on a machine that is busy
     """
     from toolchain.errors import MostoolError
     from toolchain.pipeline.verify import verify as verify_bundle
@@ -150,52 +179,32 @@ def verify(bundle: Path, no_speed: bool, device: str | None, json: bool, quiet: 
     print_result(plain(data), [], lines, as_json=json, quiet=quiet)
 
 
-@app.command()
+@app.command(short_help="a run as one self-contained HTML page")
+@click.argument("which", metavar="[RUN]", required=False, type=FOLDER, shell_complete=completing.runs)
 @run_option
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="The page. [report.html in the run's folder]")
 @common
 def report(json: bool, quiet: bool, **options: Any) -> None:
-    """One self-contained HTML page of a run.
+    """One self-contained HTML page of a run: the newest in runs/, unless RUN names another.
 
     \b
-    mostool report -o report.html
+    mostool report -o report.html            # of the newest run
+    mostool report reviews -o report.html    # of runs/reviews
+    mostool report runs/reviews              # into runs/reviews/report.html
     """
+    from toolchain.errors import UsageError
     from toolchain.pipeline.project import Project
     from toolchain.pipeline.report import report as write_report
-    from toolchain.pipeline.runs import Run
+    from toolchain.pipeline.run_records import RunRecords
 
+    which, named = options["which"], options["run"]
+    if click.get_current_context().get_parameter_source("run") is not ParameterSource.COMMANDLINE:
+        named = None if which is not None else named  # what is typed beats a variable and a settings file
+    if which is not None and named is not None and which != named:
+        raise UsageError(f"two runs are named: {which} and {named}", hint="name one, with --run or without")
+    if which is not None and (which / "manifest.json").is_file():
+        raise UsageError(f"{which} is a bundle, and a report is of a run", hint="name its run: mostool report RUN")
     project = Project(Path())
-    path = write_report(project, Run(project.find_run(options["run"])), options["out"])
-    print_result({"report": str(path)}, [], [str(path)], as_json=json, quiet=quiet)
-
-
-@app.command()
-@click.option("--origin", is_flag=True, help="Show defaults too, and where each value comes from.")
-@common
-def config(origin: bool, json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
-    """The options that are set here by variables and settings files, and what holds."""
-    import os
-
-    from toolchain.cli.settings import read_settings
-
-    defaults, origins = read_settings(app)
-    rows: list[list[str]] = []
-    for name, command in app.commands.items():
-        for parameter in command.params:
-            if not isinstance(parameter, click.Option) or parameter.name is None:
-                continue
-            option, variable = f"{name}.{parameter.name}", f"MOSTOOL_{name}_{parameter.name}".upper()
-            if os.environ.get(variable):
-                rows.append([option, os.environ[variable], variable])
-            elif parameter.name in defaults.get(name, {}):
-                value = defaults[name][parameter.name]
-                rows.append(
-                    [option, ", ".join(value) if isinstance(value, list) else value, origins[name, parameter.name]]
-                )
-            elif origin and parameter.show_default:
-                rows.append([option, str(parameter.default), "default"])
-    header = ["option", "value", "origin"]
-    shown = rows if origin else [row[:2] for row in rows]
-    lines = table(header if origin else header[:2], shown) if rows else ["nothing is set; every option has its default"]
-    data = [dict(zip(header, row, strict=True)) for row in rows]
-    print_result(plain(data), [], lines, as_json=json, quiet=quiet)
+    done = write_report(project, RunRecords(project.find_run(which or named)), options["out"])
+    data = {"report": str(done.path), "size_bytes": done.size_bytes, "warnings": len(done.warnings)}
+    print_result(data, done.remarks, [str(done.path)], as_json=json, quiet=quiet)

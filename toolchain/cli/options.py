@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from toolchain.cli import completing
+from toolchain.cli.help import Command
 from toolchain.cli.values import NOT_NEGATIVE, POSITIVE, SHARE
 
 if TYPE_CHECKING:
@@ -19,8 +21,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path, file_okay=True)
 FILE = click.Path(path_type=Path, exists=False)
 
-run_option = click.option("--run", type=FOLDER, help="A run's folder or its name in runs/. [newest]")
-seed_option = click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
+run_option = click.option(
+    "--run", type=FOLDER, shell_complete=completing.runs, help="A run's folder or its name in runs/. [newest]"
+)
+seed_option = click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of all that is drawn at random."
+)
+dry_run_option = click.option("--dry-run", is_flag=True, help="Say what it would do and take, and start nothing.")
 strict_option = click.option("--strict", is_flag=True, help="Exit code 6 where a measurement is in doubt.")
 
 
@@ -43,7 +50,7 @@ def first_of_ranks() -> bool:
 # -- of training -------------------------------------------------------------------------------------------------------
 
 
-class FilesAfterData(click.Command):
+class FilesAfterData(Command):
     """`--data a b` means `--data a --data b`: a pair of files is given in one breath."""
 
     _SEVERAL = ("--data", "--valid")
@@ -56,6 +63,9 @@ class FilesAfterData(click.Command):
                 flag = given
                 spread.append(given)
             elif given.startswith("-"):
+                if flag is not None and spread[-1] == flag:  # click would take the next option for a file's name
+                    message = f"Option '{flag}' requires an argument"
+                    raise click.BadOptionUsage(flag, message, ctx)
                 flag = None
                 spread.append(given)
             elif flag is not None and spread[-1] != flag:
@@ -80,22 +90,40 @@ def training_options(
                 type=click.IntRange(1),
                 default=batch_size,
                 show_default=True,
-                help="Items a micro-batch.",
+                help="Items in a micro-batch.",
             ),
             click.option(
                 "--accumulate",
                 type=click.IntRange(1),
                 default=1,
                 show_default=True,
-                help="Micro-batches an update; several processes share them.",
+                help="Micro-batches in an update; several processes share them.",
             ),
             click.option(
-                "--learning-rate", type=POSITIVE, default=learning_rate, show_default=True, help="After warm-up."
+                "--learning-rate",
+                type=POSITIVE,
+                default=learning_rate,
+                show_default=True,
+                help="Step size of AdamW, after warm-up.",
             ),
-            click.option("--warmup-updates", type=click.IntRange(0), default=warmup, show_default=True),
-            click.option("--weight-decay", type=NOT_NEGATIVE, default=0.01, show_default=True),
-            click.option("--dropout", type=SHARE, default=0.1, show_default=True),
-            click.option("--label-smoothing", type=SHARE, help="[0.1 for translation, else 0]"),
+            click.option(
+                "--warmup-updates",
+                type=click.IntRange(0),
+                default=warmup,
+                show_default=True,
+                help="Updates in which the learning rate rises from 0.",
+            ),
+            click.option(
+                "--weight-decay", type=NOT_NEGATIVE, default=0.01, show_default=True, help="Of AdamW, decoupled."
+            ),
+            click.option(
+                "--dropout", type=SHARE, default=0.1, show_default=True, help="Share of activations, 0 to below 1."
+            ),
+            click.option(
+                "--label-smoothing",
+                type=SHARE,
+                help="Share of the answer given to all others, 0 to below 1. [0.1 for translation, else 0]",
+            ),
             click.option(
                 "--precision",
                 type=click.Choice(["fp32", "bf16"]),
@@ -103,7 +131,13 @@ def training_options(
                 show_default=True,
                 help="Of the arithmetic; weights stay fp32. bf16 is for GPUs.",
             ),
-            click.option("--evaluate-every", type=click.IntRange(1), default=every, show_default=True, help="Updates."),
+            click.option(
+                "--evaluate-every",
+                type=click.IntRange(1),
+                default=every,
+                show_default=True,
+                help="Updates between two evaluations on validation data.",
+            ),
             click.option("--track", metavar="NAME", help="Log to tensorboard, wandb, mlflow ... through accelerate."),
             click.option(
                 "--compile", "compile", is_flag=True, help="Let torch compile what is trained (one subnet only)."

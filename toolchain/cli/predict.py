@@ -7,24 +7,42 @@ from typing import Any
 
 import click
 
+from toolchain.cli import completing
 from toolchain.cli.app import app, common
 from toolchain.cli.options import run_option, seed_option
-from toolchain.cli.output import ms, percent, plain, print_result, table
+from toolchain.cli.output import ms, percent, plain, print_result, table, typed
 from toolchain.cli.words import error_in_words, findings_in_words
 
 _PATH = click.Path(path_type=Path)
 _SHOWN = 40
 
 
-@app.command()
+@app.command(
+    short_help="latency of architectures nobody measured",
+    headings={
+        "--space": "The table",
+        "--arch": "What is predicted",
+        "--kind": "The predictor",
+        "--check": "Tables: check, import, export",
+    },
+)
 @run_option
-@click.option("--space", help="Of a table without a run: the name of a space, as translation/hat-wmt.")
-@click.option("--device", help="Whose latency table to predict from. [the device profiled last]")
+@click.option("--space", help="Of a table without a run: the name of a space, as translation/hat-wmt. [the run's]")
+@click.option(
+    "--device",
+    shell_complete=completing.devices,
+    help="Whose latency table to predict from. [the device profiled last]",
+)
 @click.option("--batch", type=click.IntRange(1), help="Of the table: sequences in one pass. [1, or any table's]")
 @click.option("--length", type=click.IntRange(1), help="Of the table: tokens in a sequence. [any table's]")
-@click.option("--arch", multiple=True, help="JSON, a file, an id, smallest, largest, winner. Repeatable.")
+@click.option(
+    "--arch",
+    multiple=True,
+    shell_complete=completing.architectures,
+    help="JSON, a file, an id, smallest, largest, winner. Repeatable.",
+)
 @click.option("--file", type=_PATH, help="Or: a file with one architecture a line, as sample prints them.")
-@click.option("--n", type=click.IntRange(1), help="Or: draw this many at random.")
+@click.option("--n", type=click.IntRange(1), help="Or: draw so many subnets at random.")
 @seed_option
 @click.option(
     "--kind", type=click.Choice(["linear", "log", "process", "blocks"]), help="Of model. [the best on held-out rows]"
@@ -32,24 +50,28 @@ _SHOWN = 40
 @click.option(
     "--percentile", type=click.Choice(["50", "90", "99"]), help="Of the latency; 99 takes many calls a subnet. [50]"
 )
-@click.option("--transfer", help="Lean on the table of this device too, where that helps, from now on; none: no more.")
+@click.option(
+    "--transfer",
+    shell_complete=completing.devices,
+    help="Lean on the table of this device too, where that helps, from now on; none: no more.",
+)
 @click.option("--check", type=_PATH, help="Or: look through this table (a folder or file) for rows that are wrong.")
 @click.option("--import", type=_PATH, help="Or: take in a table: HAT's CSV, CSV, JSON lines, a folder.")
 @click.option("--unit", type=click.Choice(["s", "ms", "us"]), help="Of a file's latencies. [its column's name says it]")
 @click.option("--column", multiple=True, help="Of a file: AXIS=NAME where a column is called otherwise. Repeatable.")
 @click.option("--precision", default="fp32", show_default=True, help="Of a file: what was measured.")
-@click.option("--threads", type=click.IntRange(1), help="Of a file: threads it was measured with.")
+@click.option("--threads", type=click.IntRange(1), help="Of a file: threads it was measured with. [not known]")
 @click.option("--export", type=_PATH, help="Or: write the device's table as .csv, .jsonl or .parquet.")
 @common
 def predict(json: bool, quiet: bool, **options: Any) -> None:
     """Latency of architectures nobody measured, with an interval, and how wrong the predictor has been.
 
     \b
-    mostool predict --arch winner
-    mostool predict --n 20 --seed 1
-    mostool predict --check profiles/cpu/TABLE
-    mostool predict --import pi.csv --device pi --space translation/hat-wmt --length 30
-    mostool predict --export table.parquet
+    mostool predict --arch winner                 # of one, with its interval
+    mostool predict --n 20 --seed 1               # of 20 random ones
+    mostool predict --check profiles/cpu/TABLE    # rows that are wrong: outliers, drift
+    mostool predict --import pi.csv --device pi --space translation/hat-wmt --length 30    # a table of HAT's
+    mostool predict --export table.parquet        # the table for other programs
     """
     from toolchain.errors import UsageError
 
@@ -232,7 +254,7 @@ def _import(options: dict[str, Any]) -> _Answer:
     )
     lines = [
         f"{done.folder}: {done.rows_added} latencies imported, {done.rows_already} were there already",
-        f"next: mostool predict --check {done.folder}",
+        f"next: mostool predict --check {typed(done.folder)}",
     ]
     data: dict[str, Any] = {"table": str(done.folder), "added": done.rows_added, "already": done.rows_already}
     data["source"] = read_header(done.folder).source  # a measured table's rows stay so
@@ -253,16 +275,20 @@ def _export(options: dict[str, Any]) -> _Answer:
 
 
 def _run_and_space(project: Any, options: dict[str, Any]) -> tuple[Any, Any]:
-    """The run that is meant and its space; with --space no run is needed."""
+    """The run that is meant and its space; with --space none is needed, and where there is none a table's is taken."""
     from toolchain.errors import UsageError
     from toolchain.pipeline.asked import named_space
-    from toolchain.pipeline.runs import Run
+    from toolchain.pipeline.run_records import RunRecords
 
     if options["space"] is not None:
         if options["run"] is not None:
             raise UsageError("--space and --run both name a space", hint="leave one of them out")
         return None, named_space(options["space"])
-    run = Run(project.find_run(options["run"]))
+    if options["run"] is None and not project.has_runs():
+        space = project.newest_space(options["device"])
+        if space is not None:
+            return None, space
+    run = RunRecords(project.find_run(options["run"]))
     return run, run.info.space
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from toolchain.cli import completing
 from toolchain.cli.options import FILE
 from toolchain.cli.settings import read_options
 from toolchain.errors import UsageError, unknown_name
@@ -39,5 +40,6 @@ config_option = click.option(
     type=FILE,
     is_eager=True,
     callback=_take,
-    help="Options from a TOML file, or a recipe that ships: see toolchain/recipes.",
+    shell_complete=completing.recipes,
+    help="Options from a TOML file, or a recipe that ships: see toolchain/recipes. [none]",
 )

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toolchain.cli import completing
 from toolchain.cli.app import app, common
-from toolchain.cli.options import asked_workload, run_option, seed_option
+from toolchain.cli.options import asked_workload, dry_run_option, run_option, seed_option
 from toolchain.cli.output import (
     ProgressPrinter,
     axes_in_words,
@@ -23,6 +24,8 @@ from toolchain.cli.values import COUNTS, ENERGY, LATENCY, MEMORY, SIZES
 from toolchain.cli.words import cost_columns, costs_in_words, of_emulated, on_run
 
 if TYPE_CHECKING:
+    from toolchain.pipeline.project import Project
+    from toolchain.pipeline.runs import Run
     from toolchain.pipeline.wishes import Wish
 
 _OBJECTIVES = {
@@ -34,17 +37,44 @@ _OBJECTIVES = {
 }
 
 
-@app.command()
+@app.command(
+    short_help="find the best subnets under budgets",
+    headings={
+        "--latency": "Budgets (several with commas: a sweep)",
+        "--objective": "What is searched",
+        "--searcher": "How it is searched",
+        "--workers": "Who evaluates",
+        "--seed": "The search",
+    },
+)
 @run_option
-@click.option("--device", help="Whose latency table to search with. [the device profiled last]")
-@click.option("--latency", type=LATENCY, multiple=True, help="Limit, like 80ms, rpi=80ms or 5ms@p90. Repeatable.")
-@click.option("--size", type=SIZES, help="Limit of the model file, like 2MiB (kB, MB, KiB, MiB).")
-@click.option("--params", type=COUNTS, help="Limit of the parameters, like 1.5M (k, M).")
-@click.option("--memory", type=MEMORY, multiple=True, help="Limit of the peak memory, like 64MiB or rpi=64MiB.")
-@click.option("--energy", type=ENERGY, multiple=True, help="Limit of a pass's energy, like 5mJ, where it is measured.")
+@click.option(
+    "--device", shell_complete=completing.devices, help="Whose latency table to search with. [the device profiled last]"
+)
+@click.option(
+    "--latency",
+    type=LATENCY,
+    multiple=True,
+    help="Limit, like 80ms, rpi=80ms or 5ms@p90 (us, ms, s). Repeatable. [half-way, where no budget is given]",
+)
+@click.option("--size", type=SIZES, help="Limit of the model file, like 2MiB (kB, MB, KiB, MiB). [none]")
+@click.option("--params", type=COUNTS, help="Limit of the parameters, like 1.5M (k, M). [none]")
+@click.option(
+    "--memory",
+    type=MEMORY,
+    multiple=True,
+    help="Limit of the peak memory, like 64MiB or rpi=64MiB (kB, MB, KiB, MiB). Repeatable. [none]",
+)
+@click.option(
+    "--energy",
+    type=ENERGY,
+    multiple=True,
+    help="Limit of a pass's energy, like 5mJ (uJ, mJ, J), where it is measured. Repeatable. [none]",
+)
 @click.option(
     "--objective",
     multiple=True,
+    shell_complete=completing.objectives,
     help="What quality is traded against: latency, size, params, memory, energy; of a device: rpi=latency. [latency]",
 )
 @click.option(
@@ -52,28 +82,40 @@ _OBJECTIVES = {
     type=click.Choice(["fp32", "int8", "mixed"]),
     help="Of the weights; mixed searches it block by block. [as the device was profiled last]",
 )
-@click.option("--batch", type=click.IntRange(1), help="Of the table with so many sequences. [the one profiled last]")
-@click.option("--length", type=click.IntRange(1), help="Of the table with so many tokens. [the one profiled last]")
-@click.option("--searcher", default="assisted", show_default=True, help="assisted, nsga2, evolution or random.")
+@click.option(
+    "--batch", type=click.IntRange(1), help="Of the table with so many sequences in a pass. [the one profiled last]"
+)
+@click.option(
+    "--length", type=click.IntRange(1), help="Of the table with so many tokens in a sequence. [the one profiled last]"
+)
+@click.option(
+    "--searcher",
+    default="assisted",
+    show_default=True,
+    shell_complete=completing.searchers,
+    help="assisted, nsga2, evolution or random.",
+)
 @click.option("--evaluations", type=click.IntRange(1), default=100, show_default=True, help="Subnets to evaluate.")
 @click.option("--at-once", type=click.IntRange(1), default=5, show_default=True, help="Subnets to evaluate at a time.")
 @click.option("--remeasure", type=click.IntRange(0), default=3, show_default=True, help="Subnets to measure at a time.")
 @click.option("--no-racing", is_flag=True, help="Let every subnet answer all validation items, hopeless ones too.")
 @click.option("--warm-start", is_flag=True, help="Begin with what earlier searches of the run have evaluated.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that evaluate.")
-@click.option("--scheduler", help="Evaluate on the workers of this dask scheduler, like tcp://host:8786.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that evaluate, here.")
+@click.option("--scheduler", help="Evaluate on the workers of this dask scheduler, like tcp://host:8786. [none]")
 @seed_option
 @click.option("--fresh", is_flag=True, help="Search anew what was searched before.")
+@dry_run_option
 @common
 def search(json: bool, quiet: bool, **options: Any) -> None:
     """Find the best subnets under budgets. Exit code 3 when none keeps them. The same command goes on.
 
     \b
-    mostool search --latency 5ms
-    mostool search --latency 5ms --size 4MiB --params 1M
-    mostool search --latency 2ms,5ms,10ms                    # a sweep: the best under each
-    mostool search --latency rpi=80ms@p90 --latency cpu=5ms  # both at once
-    mostool search --latency 5ms --precision mixed           # int8 or fp32, block by block
+    mostool search --latency 5ms                               # the best that takes 5 ms at most
+    mostool search --latency 5ms --size 4MiB --params 1M       # several budgets at once
+    mostool search --latency 2ms,5ms,10ms                      # a sweep: the best under each
+    mostool search --latency rpi=80ms@p90 --latency cpu=5ms    # on two devices at once
+    mostool search --latency 5ms --precision mixed             # int8 or fp32, block by block
+    mostool search --latency 5ms --dry-run                     # whether that can be kept, before it starts
     """
     from toolchain.pipeline.project import Project
     from toolchain.pipeline.runs import Run
@@ -81,6 +123,9 @@ def search(json: bool, quiet: bool, **options: Any) -> None:
 
     project = Project(Path())
     run = Run(project.find_run(options["run"]))
+    if options["dry_run"]:
+        _print_plan(project, run, _wish(options), as_json=json, quiet=quiet)
+        return
     with ProgressPrinter(quiet=quiet) as listener:
         searched = search_run(project, run, _wish(options), listener=listener)
     if searched.interrupted and json:
@@ -122,6 +167,15 @@ def search(json: bool, quiet: bool, **options: Any) -> None:
     print_result(plain(data), searched.warnings, lines, as_json=json, quiet=quiet)
     if searched.interrupted:
         raise KeyboardInterrupt
+
+
+def _print_plan(project: Project, run: Run, wish: Wish, *, as_json: bool, quiet: bool) -> None:
+    from toolchain.cli.plans import NOTHING, search_in_words
+    from toolchain.pipeline.choices import plan_search
+
+    plan = plan_search(project, run, wish)
+    data = plain({**plan._asdict(), "grounds": [one._asdict() for one in plan.grounds]})
+    print_result(data, [], [*search_in_words(plan), NOTHING], as_json=as_json, quiet=quiet)
 
 
 def _wish(options: dict[str, Any]) -> Wish:

@@ -38,25 +38,44 @@ def _own_file() -> list[Path]:
         return []
 
 
-def read_settings(group: click.Group) -> tuple[dict[str, dict[str, Any]], dict[tuple[str, str], str]]:
-    """Each command's defaults, and for each (command, option) the file it came from.
+def read_settings(group: click.Group) -> tuple[dict[str, Any], dict[tuple[str, str], str]]:
+    """Each command's defaults, nested as its group is, and for each (command, option) the file it came from.
 
     Raises:
         UsageError: a file is not TOML, names a command or an option that does not exist, or gives one a value that the
             flag would not take (`latency = 5` lacks its unit here too).
     """
-    defaults: dict[str, dict[str, Any]] = {}
+    defaults: dict[str, Any] = {}
     origins: dict[tuple[str, str], str] = {}
     for path in settings_files():
-        for command, values in _read(path).items():
-            if command not in group.commands:
-                raise _at(path, unknown_name("command", command, group.commands))
-            if not isinstance(values, dict):
-                raise UsageError(f"{path}: {command!r} is not a table of options", hint=f"write [{command}]")
-            found = _typed(path, group.commands[command], values)
-            defaults.setdefault(command, {}).update(found)
-            origins.update(((command, name), str(path)) for name in found)
+        _merge(path, _read(path), group, "", defaults, origins)
     return defaults, origins
+
+
+def _merge(
+    path: Path,
+    tables: Mapping[str, Any],
+    group: click.Group,
+    within: str,
+    defaults: dict[str, Any],
+    origins: dict[tuple[str, str], str],
+) -> None:
+    """Add the tables of a file: `[search]`, and `[devices.add]` of a group within."""
+    for name, values in tables.items():
+        command = group.commands.get(name)
+        if command is None:
+            raise _at(path, unknown_name("command", name, group.commands))
+        full = f"{within} {name}".strip()
+        if not isinstance(values, dict):
+            hint = f"write [{full.replace(' ', '.')}]"
+            raise UsageError(f"{path}: {name!r} is not a table of options", hint=hint)
+        known = defaults.setdefault(name, {})
+        if isinstance(command, click.Group):
+            _merge(path, values, command, full, known, origins)
+            continue
+        found = _typed(path, command, values)
+        known.update(found)
+        origins.update(((full, option), str(path)) for option in found)
 
 
 def read_options(path: Path, command: click.Command) -> dict[str, Any]:
@@ -76,8 +95,13 @@ def _typed(path: Path, command: click.Command, values: Mapping[str, object]) -> 
 
 
 def _read(path: Path) -> dict[str, Any]:
-    with path.open("rb") as stream:
-        data = stream.read(_LARGEST_BYTES + 1)
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(_LARGEST_BYTES + 1)
+    except OSError as error:
+        raise UsageError(
+            f"cannot read {path}", why=error.strerror or str(error), hint="mend it, or move it away"
+        ) from error
     if len(data) > _LARGEST_BYTES:
         raise UsageError(
             f"{path} is too large to be a settings file",
@@ -86,7 +110,7 @@ def _read(path: Path) -> dict[str, Any]:
         )
     try:
         return tomllib.loads(data.removeprefix(b"\xef\xbb\xbf").decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of a number with thousands of digits it is a plain ValueError
         why = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
         raise UsageError(f"{path} is not valid TOML", why=why, hint="mend that place, or move the file away") from error
 
@@ -94,21 +118,28 @@ def _read(path: Path) -> dict[str, Any]:
 def _as_typed(path: Path, command: click.Command, option: click.Option, value: object) -> str | list[str]:
     """A value as it would be typed after the flag, so that flags and files are read by the same rules."""
     key = f"{path}: {command.name}.{option.name}"
-    many = isinstance(value, list)
-    if isinstance(value, dict) or (many and not option.multiple):
-        raise UsageError(f"{key} is a {type(value).__name__}", hint="an option has one value")
+    given = value if isinstance(value, list) and option.multiple else [value]
+    if nested := [one for one in given if isinstance(one, dict | list)]:
+        raise UsageError(f"{key} is a {type(nested[0]).__name__}", hint="an option has one value")
     if option.is_flag is not isinstance(value, bool):
         wanted = "true or false" if option.is_flag else "a text or a number"
-        raise UsageError(f"{key} is {value!r}", hint=f"write {wanted}")
-    typed = [str(one) for one in value] if isinstance(value, list) else [str(value)]
+        raise UsageError(f"{key} is {_spelt(key, value)!r:.80}", hint=f"write {wanted}")
+    typed = [_spelt(key, one) for one in given]
     context = click.Context(command, info_name=f"mostool {command.name}")
     for one in typed:
         try:
             option.type.convert(one, option, context)
-        except click.BadParameter as error:
-            hint = f"see mostool {command.name} --help"
-            raise UsageError(f"{key}: {error.message.rstrip('.')}", hint=hint) from error
+        except (click.BadParameter, ValueError) as error:  # the latter: a NUL in the name of a file
+            said = error.message if isinstance(error, click.BadParameter) else str(error)
+            raise UsageError(f"{key}: {said.rstrip('.')}", hint=f"see mostool {command.name} --help") from error
     return typed if option.multiple else typed[0]
+
+
+def _spelt(key: str, value: object) -> str:
+    try:
+        return str(value)
+    except ValueError as error:  # Python spells no whole number of more than some thousand digits
+        raise UsageError(f"{key} is too large a number", why=str(error), hint="write a smaller one") from error
 
 
 def _options(command: click.Command) -> dict[str, click.Option]:

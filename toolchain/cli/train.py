@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from toolchain.cli import completing
 from toolchain.cli.app import app, common
-from toolchain.cli.options import FOLDER, FilesAfterData, data_options, first_of_ranks, training_options
-from toolchain.cli.output import ProgressPrinter, mib, percent, plain, print_result, table
+from toolchain.cli.options import FOLDER, FilesAfterData, data_options, dry_run_option, first_of_ranks, training_options
+from toolchain.cli.output import ProgressPrinter, percent, plain, print_result, table, typed
 from toolchain.cli.recipes import config_option
 from toolchain.cli.values import NOT_NEGATIVE, SHARE
 
@@ -20,12 +21,19 @@ if TYPE_CHECKING:
     from toolchain.pipeline.train import Start
     from toolchain.records import Mixture, Training
     from toolchain.space import SearchSpace
-    from toolchain.supernet.estimate import Estimate
-
-_SECONDS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
 
-@app.command(cls=FilesAfterData)
+@app.command(
+    cls=FilesAfterData,
+    short_help="train a supernet on text",
+    headings={
+        "--config": "What is learned",
+        "--data": "The text",
+        "--space": "The space and the supernet",
+        "--recipe": "The training",
+        "--out": "The run",
+    },
+)
 @config_option
 @click.option(
     "--task",
@@ -41,15 +49,29 @@ _SECONDS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 )
 @click.option(
     "--space",
+    shell_complete=completing.spaces,
     help="A shipped space (tiny, small; base, supershaper; hat-wmt, hat-iwslt) or a TOML file. [small; with --init the "
     "checkpoint's]",
 )
 @click.option("--init", metavar="FOLDER|NAME", help="Start from a BERT or RoBERTa checkpoint in Hugging Face's format.")
 @click.option("--init-weights-only-pt", is_flag=True, help="Let --init read pytorch_model.bin; of it, tensors alone.")
-@click.option("--only", metavar="ARCH", help="Train this architecture alone: JSON, a file, smallest, middle, largest.")
-@click.option("--mixture", type=click.Choice(["plain", "layer", "neuron"]), default="neuron", show_default=True)
+@click.option(
+    "--only",
+    metavar="ARCH",
+    shell_complete=completing.architectures,
+    help="Train this architecture alone: JSON, a file, smallest, middle, largest.",
+)
+@click.option(
+    "--mixture",
+    type=click.Choice(["plain", "layer", "neuron"]),
+    default="neuron",
+    show_default=True,
+    help="What a router mixes of its experts: nothing, whole layers, or every neuron.",
+)
 @click.option("--experts", type=click.IntRange(2), help="Full-size weights behind a mixed one. [2]")
-@click.option("--router-width", type=click.IntRange(1), default=128, show_default=True, help="Of its hidden layer.")
+@click.option(
+    "--router-width", type=click.IntRange(1), default=128, show_default=True, help="Units of the router's hidden layer."
+)
 @click.option(
     "--router-spread",
     type=NOT_NEGATIVE,
@@ -70,29 +92,37 @@ _SECONDS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
     type=click.Choice(["sandwich", "single-path", "progressive"]),
     help="Which subnets an update trains. [progressive for mlm without --init, else sandwich]",
 )
-@click.option("--distill", type=SHARE, default=0.0, show_default=True, help="Weight of the largest subnet's answers.")
-@click.option("--sequence-length", type=click.IntRange(8), default=64, show_default=True, help="Tokens, at most.")
+@click.option(
+    "--distill",
+    type=SHARE,
+    default=0.0,
+    show_default=True,
+    help="Weight of the largest subnet's answers, 0 to below 1.",
+)
+@click.option(
+    "--sequence-length", type=click.IntRange(8), default=64, show_default=True, help="Tokens in a text, at most."
+)
 @click.option(
     "--vocabulary-size",
     type=click.IntRange(64),
     default=8000,
     show_default=True,
-    help="Tokens, at most; with --init the checkpoint's are taken.",
+    help="Tokens that are known, at most; with --init the checkpoint's are taken.",
 )
-@click.option("--batch-tokens", type=click.IntRange(0), help="Of translation: tokens a micro-batch. [2048]")
+@click.option("--batch-tokens", type=click.IntRange(0), help="Of translation: tokens in a micro-batch. [2048]")
 @training_options(updates=1000, batch_size=64, learning_rate=1e-3, warmup=100, every=200)
-@click.option("--dry-run", is_flag=True, help="Say what it would take, and start nothing.")
+@dry_run_option
 @common
 def train(json: bool, quiet: bool, **options: Any) -> None:
     """Train a supernet. The same command goes on with a run that was stopped.
 
     \b
-    mostool train --data reviews.tsv.gz
-    mostool train --task mlm --data corpus/ --updates 20000 --out runs/corpus
-    mostool train --task translate --data train.en train.de
-    mostool train --task mlm --data corpus/ --init bert-folder/
-    mostool train --config wmt14-hat --data train.en train.de --dry-run
-    torchrun --nproc-per-node 2 -m toolchain train --accumulate 2 --data reviews.tsv
+    mostool train --data reviews.tsv.gz                                          # a classifier; columns found by name
+    mostool train --task mlm --data corpus/ --updates 20000 --out runs/corpus    # masked words of .txt files
+    mostool train --task translate --data train.en train.de                      # line i translates line i
+    mostool train --task mlm --data corpus/ --init bert-folder/                  # from a BERT checkpoint
+    mostool train --config wmt14-hat --data train.en train.de --dry-run          # what the paper's recipe takes
+    torchrun --nproc-per-node 2 -m toolchain train --accumulate 2 --data reviews.tsv    # on two processes
     """
     from toolchain.pipeline.project import Project
     from toolchain.pipeline.train import Extras, train_supernet
@@ -100,10 +130,7 @@ def train(json: bool, quiet: bool, **options: Any) -> None:
     training = _training(options, _mixture(options))
     space, training, start = _beginning(options, training)
     if options["dry_run"]:
-        from toolchain.supernet.estimate import estimate
-
-        found = estimate(space, training)
-        print_result(plain(found), [], _estimate_in_words(found, training), as_json=json, quiet=quiet)
+        _print_estimate(space, training, _source(options), json=json, quiet=quiet)
         return
     extras = Extras(start=start, track=options["track"], compiled=options["compile"])
     with ProgressPrinter(quiet=quiet) as listener:
@@ -120,29 +147,55 @@ def train(json: bool, quiet: bool, **options: Any) -> None:
     _print_run(run, json=json, quiet=quiet)
 
 
-@app.command(cls=FilesAfterData)
-@click.option("--run", type=FOLDER, help="A run's folder or its name in runs/. [the newest of many subnets]")
-@click.option("--arch", help="The subnet: JSON, a file, an id, smallest, largest, winner. [winner]")
+@app.command(
+    cls=FilesAfterData,
+    short_help="train one extracted subnet on",
+    headings={
+        "--run": "The subnet",
+        "--task": "What is learned",
+        "--teacher": "A teacher",
+        "--sequence-length": "The training",
+        "--out": "The run",
+    },
+)
+@click.option(
+    "--run",
+    type=FOLDER,
+    shell_complete=completing.runs,
+    help="A run's folder or its name in runs/. [the newest of many subnets]",
+)
+@click.option(
+    "--arch",
+    shell_complete=completing.architectures,
+    help="The subnet: JSON, a file, an id, smallest, largest, winner. [winner]",
+)
 @click.option("--task", type=click.Choice(["classify", "regress"]), help="What --data is. [classify]")
 @data_options(
     "A labelled task: .tsv .csv .jsonl, also .gz, or hf:NAME of the datasets library; pairs of texts by their column "
     "names. [the run's own task and data]"
 )
-@click.option("--teacher", metavar="RUN[:ARCH]", help="Learn from this run's answers too. [its largest subnet]")
-@click.option("--distill", type=SHARE, help="Weight of the teacher's answers. [0.5 with --teacher]")
-@click.option("--sequence-length", type=click.IntRange(8), help="Tokens, at most. [the run's]")
+@click.option(
+    "--teacher",
+    metavar="RUN[:ARCH]",
+    shell_complete=completing.runs,
+    help="Learn from this run's answers too. [its largest subnet]",
+)
+@click.option("--distill", type=SHARE, help="Weight of the teacher's answers, 0 to below 1. [0.5 with --teacher]")
+@click.option("--sequence-length", type=click.IntRange(8), help="Tokens in a text, at most. [the run's]")
 @training_options(updates=1000, batch_size=32, learning_rate=1e-3, warmup=100, every=200)
+@dry_run_option
 @common
 def finetune(json: bool, quiet: bool, **options: Any) -> None:
     """Cut one subnet out of its supernet and train it on: as it was, or on a labelled task.
 
     \b
-    mostool finetune --arch winner --updates 2000
-    mostool finetune --arch largest --data mrpc.tsv --out runs/mrpc
-    mostool finetune --arch winner --data reviews.tsv --teacher runs/reviews-large
+    mostool finetune --arch winner --updates 2000                       # the paper's additional training
+    mostool finetune --arch largest --data mrpc.tsv --out runs/mrpc     # a classifier of pairs
+    mostool finetune --data reviews.tsv --teacher runs/reviews-large    # learn from a larger model too
+    mostool finetune --arch winner --updates 2000 --dry-run             # what it would take
     """
     from toolchain.pipeline.data import NOT_WITHOUT_DATA, refuse_idle
-    from toolchain.pipeline.finetune import ALONE, find_supernet, read_teacher
+    from toolchain.pipeline.finetune import ALONE, check_fit, find_supernet, read_teacher
     from toolchain.pipeline.finetune import finetune as finetune_subnet
     from toolchain.pipeline.project import Project
     from toolchain.pipeline.runs import Run
@@ -161,6 +214,12 @@ def finetune(json: bool, quiet: bool, **options: Any) -> None:
     options |= {name: value for name, value in usual.items() if options[name] is None}
     options |= {"vocabulary_size": parent.vocabulary_size, "batch_tokens": parent.batch_tokens}
     training = _training(options, ALONE)
+    architecture = run.read_architecture(options["arch"] or "winner")
+    if options["dry_run"]:
+        check_fit(run, training, source if source.data else None)
+        space = run.info.space.narrowed(run.declared.without_bits(architecture))
+        _print_estimate(space, training, source, json=json, quiet=quiet)
+        return
     teacher = None
     if options["teacher"] is not None:
         name, _, arch = options["teacher"].partition(":")
@@ -170,7 +229,7 @@ def finetune(json: bool, quiet: bool, **options: Any) -> None:
         made = finetune_subnet(
             project,
             run,
-            run.read_architecture(options["arch"] or "winner"),
+            architecture,
             training,
             source=source if source.data else None,
             teacher=teacher,
@@ -241,7 +300,8 @@ def _training(options: dict[str, Any], mixture: Mixture) -> Training:
 def _beginning(options: dict[str, Any], training: Training) -> tuple[SearchSpace, Training, Start | None]:
     """The space that is meant, narrowed where one architecture is, the settings, and what to start from."""
     from toolchain.errors import UsageError
-    from toolchain.pipeline.train import read_only, read_space
+    from toolchain.pipeline.spaces import read_space
+    from toolchain.pipeline.train import read_only
 
     family = "translation" if training.task == "translate" else "bert"
     given, start = options["space"], None
@@ -259,6 +319,16 @@ def _beginning(options: dict[str, Any], training: Training) -> tuple[SearchSpace
     if options["only"] is not None:
         space = space.narrowed(read_only(space, options["only"]))
     return space, training, start
+
+
+def _print_estimate(space: SearchSpace, training: Training, source: Source, *, json: bool, quiet: bool) -> None:
+    from toolchain.cli.plans import estimate_in_words
+    from toolchain.pipeline.data import missing_files
+    from toolchain.supernet.estimate import estimate
+
+    found = estimate(space, training)
+    warnings = [f"there is no {path}: a dry run does without, a training does not" for path in missing_files(source)]
+    print_result(plain(found), warnings, estimate_in_words(found, training), as_json=json, quiet=quiet)
 
 
 # -- what came out, in words -------------------------------------------------------------------------------------------
@@ -298,26 +368,5 @@ def _mixture_in_words(state: dict[str, float]) -> list[str]:
 
 def _next(run: Run) -> str:
     if run.info.space.point is not None:
-        return f"mostool export --run {run.folder}"
-    return f"mostool profile --device cpu --run {run.folder}"
-
-
-def _estimate_in_words(found: Estimate, training: Training) -> list[str]:
-    return [
-        f"parameters: {found.shared_parameters:,} shared; largest subnet {found.largest_parameters:,}, smallest "
-        f"{found.smallest_parameters:,} (counted, vocabulary of {training.vocabulary_size:,})",
-        f"subnets: {found.subnets:,}",
-        f"memory: {mib(found.state_bytes)} for weights, gradients and moments (counted), "
-        f"{mib(found.activation_bytes)} for what a micro-batch of the largest subnet keeps (estimated)",
-        f"tokens: at most {found.tokens_per_update:,} an update, {found.tokens_per_update * training.updates:,} in all",
-        f"time: {_duration(found.update_s)} an update, {_duration(found.update_s * training.updates)} in all on one "
-        f"{found.device} (estimated: {found.flops_per_update / 1e9:,.0f} GFLOP an update, a multiplication timed now)",
-        "nothing was started",
-    ]
-
-
-def _duration(seconds: float) -> str:
-    for unit_s, unit in _SECONDS:
-        if seconds >= unit_s:
-            return f"{seconds / unit_s:.1f} {unit}"
-    return f"{1e3 * seconds:.0f} ms"
+        return f"mostool export --run {typed(run.folder)}"
+    return f"mostool profile --device cpu --run {typed(run.folder)}"

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from toolchain.cli.output import in_units, in_words, mib, ms, percent, spread, table
+from toolchain.cli.output import in_units, in_words, mib, ms, percent, spread, table, typed
 
 
 def on_run(run: Path | None) -> str:
     """The option that keeps the next command on the same run, where one was named."""
-    return f" --run {run}" if run is not None else ""
+    return f" --run {typed(run)}" if run is not None else ""
 
 
 def profiled_in_words(run: Path, done: Any) -> list[str]:
@@ -131,10 +131,11 @@ def costs_in_words(costs: Any, columns: Iterable[str] | None = None) -> list[str
     if columns is None:
         latency = next((key for key in costs if metric_of(key) == "latency_s"), "latency_s")
         columns = (latency, "size_bytes", "parameters")
-    return [
-        in_units(key, costs[key].value).removesuffix(" parameters") if key in costs else "-"  # its head says that
-        for key in columns
-    ]
+    return [_cell(key, costs[key]) if key in costs else "-" for key in columns]
+
+
+def _cell(key: str, cost: Any) -> str:
+    return in_units(key, cost.value).removesuffix(" parameters") if cost.known else "failed"  # its head says of what
 
 
 def manifest_in_words(folder: Path, manifest: Any, where: str = "") -> list[str]:
@@ -163,7 +164,7 @@ def manifest_in_words(folder: Path, manifest: Any, where: str = "") -> list[str]
         key, verdict = outcome.budget.key, "met" if outcome.met else "MISSED"
         value, limit = in_units(key, outcome.value), in_words(outcome.budget, names)
         lines.append(f"budget: {value} {outcome.source}, limit {limit}: {verdict}")
-    return [*lines, f"next: mostool verify {folder}{where}"]
+    return [*lines, f"next: mostool verify {typed(folder)}{where}"]
 
 
 def _latency_in_words(manifest: Any) -> str:
@@ -197,8 +198,9 @@ def demo_in_words(made: Any, out: Path) -> list[str]:
         "",
         f"Which library does this docstring sentence come from? {len(manifest.labels)} libraries, "
         f"{manifest.quality.n} test sentences that nobody trained or searched on.",
-        f"Latency measured on {manifest.target}: {environment.cpu}, {environment.engine} {environment.engine_version}, "
-        f"{manifest.threads} thread, 1 x {manifest.workload.sequence_length} tokens, median.",
+        f"Latency {environment.source} on {manifest.target}: {environment.cpu}, "
+        f"{environment.engine} {environment.engine_version}, {manifest.threads} thread, "
+        f"1 x {manifest.workload.sequence_length} tokens, median.",
         "",
         *table(["subnet", "quality", "latency", "size", "parameters"], rows),
         "",
@@ -207,7 +209,7 @@ def demo_in_words(made: Any, out: Path) -> list[str]:
             f"{in_units(one.budget.key, one.value)} {one.source}, {'kept' if one.met else 'MISSED'}"
             for one in manifest.budgets
         ),
-        f"winner  predicted {ms(manifest.predicted_s)}, measured {ms(latency.median_s)} "
+        f"winner  predicted {ms(manifest.predicted_s)}, {environment.source} {ms(latency.median_s)} "
         f"{spread(latency.half_width_s, latency.median_s)} (n={latency.n}): {100 * made.prediction_error:.1f} % apart",
         *(f"{'yes' if held else 'NO'}  {name}" for name, held in made.verdicts.items()),
         f"bundle  {made.exported.folder}",

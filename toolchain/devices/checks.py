@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from toolchain.devices.facts import Facts, Module
 from toolchain.errors import MostoolError
+from toolchain.extras import INSTEAD, ONE_OF
 from toolchain.onboard.sensors import Reading, cause, trouble
 from toolchain.targets import Runtime, Target
 
@@ -283,26 +285,37 @@ def vcgencmd(facts: Facts) -> list[Check]:
 # -- the machine mostool itself runs on --------------------------------------------------------------------------------
 
 
-def of_host(facts: Facts, *, ssh: bool, pip: bool, gpu: str) -> list[Check]:
-    """What this machine has, to build and to reach devices with. `gpu` is its NVIDIA GPU, empty where there is none."""
+def of_host(
+    facts: Facts,
+    *,
+    ssh: bool,
+    pip: bool,
+    gpu: str,
+    lacking: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    both_runtimes: bool = False,
+) -> list[Check]:
+    """What this machine has, to build and to reach devices with. `gpu` is its NVIDIA GPU, empty where there is none.
+
+    `lacking` are the extras of mostool with the modules of each that are not installed (toolchain/extras.py).
+    """
     pip_install = "install mostool anew: its packages belong to it"
-    optional = {
-        "tensorrt": "only targets of engine tensorrt need it",
-        "tensorrt_rtx": "only targets of engine tensorrt_rtx need it",
-    }
+    without = {module for modules in lacking.values() for module in modules}
     found = [
         Check("python", "ok", f"{facts.python} ({facts.python_executable})"),
         Check("processor", "ok", f"{facts.cpu}, {facts.cores} cores ({facts.machine})"),
         _memory(facts, "warning"),
         _project_disk(facts),
+        *(module_check(name, facts.modules.get(name), pip_install) for name in ("numpy", "onnxruntime")),
         *(
             module_check(name, facts.modules.get(name), pip_install)
-            for name in ("numpy", "onnx", "onnxruntime", "torch")
+            for name in ("torch", "onnx", "tensorrt", "tensorrt_rtx")
+            if name in facts.modules and name not in without
         ),
+        *(_extra(name, modules) for name, modules in lacking.items()),
     ]
-    for name, why in optional.items():
-        module = facts.modules.get(name, Module(error="not tried"))
-        found.append(Check(name, "ok", module.version if module.works else f"not installed: {why}"))
+    if both_runtimes:
+        both = f"{' and '.join(ONE_OF)} are both installed: which one runs is a matter of chance"
+        found.append(Check("runtime", "warning", both, INSTEAD))
     found.append(Check("gpu", "ok", gpu or "no NVIDIA driver: only targets on a GPU need one"))
     if ssh:
         found.append(Check("ssh", "ok", "there"))
@@ -314,6 +327,13 @@ def of_host(facts: Facts, *, ssh: bool, pip: bool, gpu: str) -> list[Check]:
         missing = "not there: mostool devices setup cannot fetch a board's runtime"
         found.append(Check("pip", "warning", missing, "python -m ensurepip"))
     return found
+
+
+def _extra(name: str, modules: Sequence[str]) -> Check:
+    """An extra is no failure: what needs it says so."""
+    if not modules:
+        return Check(f"mostool[{name}]", "ok", "there")
+    return Check(f"mostool[{name}]", "ok", f"lacks {', '.join(modules)}: pip install 'mostool[{name}]'")
 
 
 def _project_disk(facts: Facts) -> Check:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import base64
 import contextlib
 import itertools
+import json
+import logging
 import os
 import secrets
+import shlex
 import subprocess
 import tempfile
 import time
@@ -26,6 +29,7 @@ from toolchain.onboard.frames import Frames
 from toolchain.progress import Tell
 from toolchain.targets import Ssh, Target
 
+LOG = logging.getLogger(__name__)
 Message = dict[str, Any]
 
 BOOT_TIMEOUT_S = 60.0
@@ -181,8 +185,12 @@ class Link:
                 with content.open("rb") as stream:
                     while piece := stream.read(_PIECE_BYTES):
                         frames.write(piece, timeout_s)
-            while (answer := self._receive(timeout_s)).get("id") != number:
-                if answer.get("type") == "progress" and progress is not None:  # others: of a job no longer followed
+            deadline = time.monotonic() + timeout_s
+            while (answer := self._receive(max(0.0, deadline - time.monotonic()))).get("id") != number:
+                if answer.get("type") != "progress":  # of a job no longer followed: not for ever, though
+                    continue
+                deadline = time.monotonic() + timeout_s
+                if progress is not None:
                     progress(str(answer.get("note", "")))
         except EOFError:
             raise LinkLostError(self._last_words()) from None
@@ -199,7 +207,9 @@ class Link:
 
     def _receive(self, timeout_s: float) -> Message:
         try:
-            return self._open_frames().receive(timeout_s)
+            message = self._open_frames().receive(timeout_s)
+            json.dumps(message, ensure_ascii=False).encode()  # half a character is text in JSON, and nowhere else
+            return message
         except EOFError:
             raise LinkLostError(self._last_words()) from None
         except (ValueError, RecursionError) as fault:
@@ -247,6 +257,7 @@ class Link:
         remote = [self.ssh.python, "-c", LOADER_LINE, self.ssh.folder, packed_sha256(), str(len(packed()))]
         arguments = system_ssh.command(self.target, self.ssh, self.project, remote)
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
+        LOG.info("connects: %s", shlex.join(arguments))
         try:
             # A session of its own: a Ctrl-C in the terminal is for mostool, which then ends what it started, and no
             # ssh to a jump host asks there.
@@ -289,7 +300,7 @@ class Link:
                 why=f"no agent within {BOOT_TIMEOUT_S:g} s",
                 hint=f"try by hand: ssh {self.ssh.host} {self.ssh.python} --version",
             ) from None
-        except ValueError as fault:
+        except (ValueError, RecursionError) as fault:
             raise DeviceError(f"the agent on {self.target.id} sent garbage", why=str(fault)[:200]) from fault
         if hello.get("type") != "hello" or hello.get("protocol") != AGENT_PROTOCOL:
             raise DeviceError(f"the agent on {self.target.id} sent garbage", why=f"{hello!r:.200}")

@@ -17,6 +17,8 @@ from toolchain.progress import Tell
 from toolchain.targets import Ssh, Target
 
 _LEAST_FREE_BYTES = 1 << 20
+_ANSWERS_S = 20.0
+"""Within which an agent answers whose worker has fallen silent."""
 _TAKE_OVER_S = 25.0
 """Longer than the agent takes a job that no host listens to for attended."""
 
@@ -111,6 +113,7 @@ class RemoteWorker:
         self._started = True
 
     def receive(self, timeout_s: float) -> bytes:
+        """As `Connection` says. TimeoutError only where the worker is silent and its device is not."""
         while (line := self._lines.take()) is None:
             try:
                 if not self._following:
@@ -120,6 +123,10 @@ class RemoteWorker:
             except LinkLostError as lost:
                 self._following = False
                 self._link.reconnect(str(lost))
+            except TimeoutError:
+                self._following = False
+                self._link.ask("jobs", timeout_s=_ANSWERS_S)  # a device that hangs altogether is no model's fault
+                raise
         return line
 
     def _take(self, event: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import functools
 import hashlib
+import logging
 import os
 import re
 import shlex
@@ -24,6 +25,7 @@ from toolchain.errors import DeviceError, UsageError
 from toolchain.files import write_bytes
 from toolchain.targets import Ssh, Target
 
+LOG = logging.getLogger(__name__)
 KNOWN_HOSTS = "known_hosts"
 """In a project's targets/ folder: the host keys `mostool devices add` was told to trust."""
 
@@ -332,6 +334,7 @@ def _fingerprint(line: str) -> str:
 
 def _run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     """What a program says that must not ask. Where its time is up, what it started (an ssh to a jump host) ends too."""
+    LOG.info("runs %s", shlex.join(arguments))
     try:
         process = subprocess.Popen(
             arguments,

@@ -15,6 +15,7 @@ import msgspec
 import toolchain
 from toolchain.errors import IntegrityError, UsageError
 from toolchain.export.card import render_card
+from toolchain.export.inspecting import check_reads_inside
 from toolchain.export.parity import Checks, save_checks
 from toolchain.files import disk_errors, inside, sha256_file, sync_folder, write_bytes, write_text
 from toolchain.records import AnyManifest, Manifest, read_record, write_record
@@ -165,6 +166,9 @@ def verify_files(folder: Path, manifest: AnyManifest) -> None:
         raise IntegrityError(
             f"the bundle holds a file nobody vouches for: {extra[0]}", hint="remove it, or get the bundle again"
         )
+    for name in sorted(manifest.files):
+        if name.endswith(".onnx"):
+            check_reads_inside(folder, name, manifest.files)
 
 
 def _check_agreement(manifest: AnyManifest) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -144,6 +144,26 @@ def _bring_inside(tensor: TensorProto, path: Path) -> None:
     tensor.raw_data = data
     del tensor.external_data[:]
     tensor.data_location = TensorProto.DEFAULT
+
+
+def check_reads_inside(folder: Path, name: str, files: Container[str]) -> None:
+    """A model file of a bundle reads its weights from itself and from `files` of its own folder, if anywhere.
+
+    Raises:
+        IntegrityError: it is no ONNX model, or would read another file.
+    """
+    try:
+        model = onnx.load(inside(folder, name), load_external_data=False)
+    except (DecodeError, ValueError, OSError) as error:
+        raise IntegrityError(f"{name} is no ONNX model", why=str(error), hint="get the bundle again") from error
+    for tensor in _tensors(model):
+        for entry in tensor.external_data:
+            if entry.key == "location" and entry.value not in files:
+                raise IntegrityError(
+                    f"{name} reads a file nobody vouches for: {entry.value!r}",
+                    why=f"the weights of {tensor.name} are said to lie there",
+                    hint="do not run it; get the bundle again",
+                )
 
 
 def _wanted_bytes(tensor: TensorProto, path: Path) -> int:

@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 from toolchain.export.parity import Checks
+from toolchain.extras import require
 
+require("onnx")  # torch's exporter imports onnxscript when it is asked for a file, and not before
 OPSET = 17
 """LayerNormalization became one operator here; every ONNX Runtime since 1.14 reads it."""
 

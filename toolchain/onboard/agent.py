@@ -15,7 +15,7 @@ from typing import Any
 
 from . import install, probe
 from .frames import Frames
-from .jobs import Job, jobs, starting
+from .jobs import PIECE_BYTES, Job, jobs, starting
 from .store import Store, StoreError, free_bytes
 
 AGENT_PROTOCOL = 1
@@ -33,6 +33,8 @@ class Agent:
         self.store = Store(root)
         self.followed: Job | None = None
         self.offset = 0
+        self.behind = False
+        """Whether the followed job has said more than one frame took."""
 
     def serve(self) -> None:
         self.frames.send(
@@ -44,7 +46,7 @@ class Agent:
             }
         )
         while True:
-            if self.followed is not None and not self.frames.ready(POLL_S):
+            if self.followed is not None and not self.frames.ready(0.0 if self.behind else POLL_S):
                 self._tell(self.followed)
                 continue
             request = self.frames.receive()
@@ -160,8 +162,11 @@ class Agent:
             return
         if said:
             self.offset += len(said)
+            self.behind = len(said) == PIECE_BYTES
             self.frames.send({"type": "said", "offset": self.offset, "text": said.decode("utf-8", "replace")})
-        elif ended is not None:
+            return
+        self.behind = False
+        if ended is not None:
             self.followed = None
             self.frames.send({"type": "ended", "free_bytes": free_bytes(self.root), **ended})
 

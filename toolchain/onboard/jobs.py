@@ -27,6 +27,8 @@ LEASE_S = 900.0
 WATCH_S = 5.0
 ABANDONED_S = 15.0
 """One that no host has followed for so long may be taken over, or ended, by the next that wants the device."""
+PIECE_BYTES = 1 << 16
+"""So much of what a worker has said is told at once."""
 _KEPT_S = 7 * 86400.0
 _TAIL_BYTES = 2000
 _GO = b"go"
@@ -129,8 +131,8 @@ class Job:
         """Whether it is at work and a host listens to it."""
         return self.unattended_s() < ABANDONED_S and self.ended() is None
 
-    def lines(self, offset: int, most: int = 1 << 16) -> bytes:
-        """What the worker has said from `offset` on."""
+    def lines(self, offset: int, most: int = PIECE_BYTES) -> bytes:
+        """What the worker has said from `offset` on, `most` bytes at the most."""
         with open(self.file("out.jsonl"), "rb") as stream:
             stream.seek(offset)
             return stream.read(most)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from .channel import RefusalError, Request
 
 _ON_GPU = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider")
+_PLACE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (?:/\S+:\d+ .*?\) (?=[A-Z]))?")
+"""Where in its C++ an error was raised: longer than what it says."""
 _SHAPE_WORK = {
     *("Shape", "Size", "Constant", "ConstantOfShape", "Range", "Gather", "Slice", "Concat", "Unsqueeze", "Squeeze"),
     *("Reshape", "Expand", "Cast", "Identity", "Add", "Sub", "Mul", "Div", "Mod", "Equal", "Where", "Min", "Max"),
@@ -72,7 +75,7 @@ def open_model(path: str, request: Request, inputs: dict[str, Any]) -> Any:
             options.add_session_config_entry(name, value)
         session = ort.InferenceSession(path, options, providers=[(provider, request["provider_options"])])
     except errors() as fault:
-        raise RefusalError("load", str(fault)) from fault
+        raise RefusalError("load", _PLACE.sub("", str(fault))) from fault
     if session.get_providers()[0] != provider:
         given = session.get_providers()[0]
         raise RefusalError("provider", f"{provider} was asked for, onnxruntime would run on {given}")

@@ -38,11 +38,12 @@ def measure(request: Request, channel: Channel) -> None:
         raise RefusalError(kind, f"{refusal.kind}: {refusal}") from refusal
     models: list[Model] = []
     for number, path in enumerate(request["candidates"]):
-        if number in memory and memory[number] is None:
-            continue
+        tried = memory.get(number)
         try:
+            if isinstance(tried, RefusalError):
+                raise tried
             model = Model(number, path, request, inputs, channel)
-            model.memory_bytes = memory.get(number)
+            model.memory_bytes = tried
             model.warm_up(settings["warmup_s"])
             models.append(model)
         except RefusalError as refusal:

@@ -10,20 +10,26 @@ from . import machine
 from .channel import LONGEST_ERROR, Channel, RefusalError, Request
 from .model import Model
 
+_OF_ONE_MODEL = ("load", "run", "memory")
+
 
 def fail(number: int, refusal: RefusalError, channel: Channel) -> None:
     """Report one model's failure; one that would fail every model alike is raised."""
-    if refusal.kind not in ("load", "run", "memory"):
+    if refusal.kind not in _OF_ONE_MODEL:
         raise refusal
     channel.send("failed", candidate=number, stage=refusal.kind, error=str(refusal)[:LONGEST_ERROR])
 
 
-def trials(request: Request, inputs: dict[str, Any], channel: Channel) -> dict[int, int | None]:
+def trials(request: Request, inputs: dict[str, Any], channel: Channel) -> dict[int, int | RefusalError]:
     """Each candidate's peak memory, found in a process forked for it before any model is loaded here.
 
-    One that dies there is reported as failed, and is None: it would have taken this worker with it.
+    Of one that dies there it is the refusal: it would have taken this worker with it. Reported it is once the reference
+    is known to run, for where that fails too it is not the candidate's fault.
+
+    Raises:
+        RefusalError: of a kind that would fail every model alike.
     """
-    found: dict[int, int | None] = {}
+    found: dict[int, int | RefusalError] = {}
     if not hasattr(os, "fork"):
         return found
     for number, path in enumerate(request["candidates"]):
@@ -31,8 +37,9 @@ def trials(request: Request, inputs: dict[str, Any], channel: Channel) -> dict[i
         try:
             found[number] = in_a_fork(path, request, inputs)
         except RefusalError as refusal:
-            fail(number, refusal, channel)
-            found[number] = None
+            if refusal.kind not in _OF_ONE_MODEL:
+                raise
+            found[number] = refusal
     return found
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 from toolchain.errors import UsageError
 from toolchain.pipeline.project import Project
-from toolchain.pipeline.train import read_space
+from toolchain.pipeline.spaces import read_space
 from toolchain.records import Workload, decode_record, read_record
 from toolchain.space import Architecture, SearchSpace
 from toolchain.supernet.families import find_families
@@ -69,10 +70,12 @@ def read_architecture(given: str, space: SearchSpace) -> Architecture:
         return {"smallest": space.smallest, "middle": space.middle, "largest": space.largest}[given]()
     if given.lstrip().startswith("{"):
         architecture = decode_record(os.fsencode(given), Architecture, "the architecture", UsageError)
-    elif Path(given).is_file():
+    elif _is_file(given):
         architecture = read_record(Path(given), Architecture, UsageError)
     else:
-        raise UsageError(f"no architecture is known as {given!r}", hint=f"give JSON, a file, or {', '.join(_EXTREMES)}")
+        raise UsageError(
+            f"no architecture is known as {given!r:.200}", hint=f"give JSON, a file, or {', '.join(_EXTREMES)}"
+        )
     space.check(architecture)
     return architecture
 
@@ -94,3 +97,9 @@ def read_architectures(path: Path) -> list[Architecture]:
     if not found:
         raise UsageError(f"{path} holds no architecture", hint="one a line, as mostool sample prints them")
     return found
+
+
+def _is_file(given: str) -> bool:
+    with contextlib.suppress(OSError):  # a name no file system takes
+        return Path(given).is_file()
+    return False

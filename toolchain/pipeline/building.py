@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from toolchain.errors import ParityError
-from toolchain.pipeline.runs import Run
+from toolchain.pipeline.supply import Supply
 from toolchain.records import Artifact, Environment, Failed
 from toolchain.space import Architecture
 from toolchain.targets import Local, Target
@@ -31,7 +31,7 @@ class Group(NamedTuple):
 
 
 def built_groups(
-    run: Run, target: Target, environment: Environment, architectures: Sequence[Architecture], scratch: Path
+    supply: Supply, target: Target, environment: Environment, architectures: Sequence[Architecture], scratch: Path
 ) -> Iterator[Group]:
     """Groups of model files, each gone again when the next is asked for.
 
@@ -45,7 +45,7 @@ def built_groups(
 
         def start(number: int) -> Future[Group]:
             folders[number].mkdir()
-            return pool.submit(_build, run, target, environment, parts[number], folders[number], first=not number)
+            return pool.submit(_build, supply, target, environment, parts[number], folders[number], first=not number)
 
         ahead = not isinstance(target.connection, Local)
         building = [start(0)] if parts else []
@@ -59,7 +59,7 @@ def built_groups(
 
 
 def _build(
-    run: Run,
+    supply: Supply,
     target: Target,
     environment: Environment,
     architectures: Sequence[Architecture],
@@ -73,8 +73,8 @@ def _build(
         path = folder / f"{architecture.id}.onnx"
         try:
             with _building:
-                built = run.build(architecture, path, target.runtime, environment=environment)
-                group.artifacts.append((built.artifact, path))
+                artifact = supply.make(architecture, path, target.runtime, environment)
+                group.artifacts.append((artifact, path))
         except ParityError as error:
             if first and not group.artifacts:
                 raise
@@ -87,9 +87,9 @@ def session_options(target: Target) -> dict[str, str]:
     return target.runtime.options if target.runtime.engine == "onnxruntime" else {}
 
 
-def build_reference(run: Run, target: Target, environment: Environment) -> bytes:
-    """The space's middle subnet as a file: what everything on a table is paired with."""
+def build_reference(supply: Supply, target: Target, environment: Environment) -> bytes:
+    """The model that everything on a table is paired with, as a file."""
     with _building, tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "reference.onnx"
-        run.build(run.info.space.middle(), path, target.runtime, environment=environment)
+        supply.make(supply.reference, path, target.runtime, environment)
         return path.read_bytes()

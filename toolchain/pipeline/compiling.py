@@ -66,7 +66,7 @@ def device_kind(runtime: Runtime, environment: Environment | None, *, searched: 
     )
 
 
-def recipe_of(task: Task, runtime: Runtime, environment: Environment, *, mixed: bool = False) -> str:
+def recipe_of(task: Task, runtime: Runtime, environment: Environment | None, *, mixed: bool = False) -> str:
     """Names how the files of a latency table are made: a table holds those of one recipe."""
     if task == "translate":
         return export.TRANSLATOR_RECIPE

@@ -73,6 +73,17 @@ class Course:
         except IntegrityError:  # a whole line is damaged: it is set aside when the journal is opened
             return True
 
+    def standing(self) -> tuple[int, bool]:
+        """How many subnets were evaluated already, and whether the search is done; nothing is written."""
+        known = self._find()
+        if known is None:
+            return 0, False
+        try:
+            steps = read_journal(self.folder / STEPS, Step)
+        except IntegrityError:  # a damaged line is set aside when the journal is opened
+            steps = []
+        return sum(len(step.evaluations) for step in steps), known.done is not None
+
     def open(self, before: Sequence[Evaluation], *, fresh: bool, budget: Budget | None = None) -> None:
         """Find out where the search is; one that cannot go on is moved aside, and begun anew.
 

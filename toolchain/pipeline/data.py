@@ -40,6 +40,13 @@ class Source(NamedTuple):
     second_column: str | None = None
 
 
+def missing_files(source: Source) -> list[str]:
+    """The files and folders of a source that are not there; what is no path (`system`, `hf:NAME`) is not looked for."""
+    paths = (*source.data, *source.validation)
+    named = [path for path in paths if str(path).partition(":")[0] not in (SYSTEM, HUB.rstrip(":"))]
+    return [str(path) for path in named if not path.exists()]
+
+
 class Reading(NamedTuple):
     """Text that was read: what it will be called when prepared, how to prepare it in a folder, and its labels."""
 

@@ -18,7 +18,8 @@ from toolchain.pipeline.runs import Run
 from toolchain.pipeline.search import Searched, search
 from toolchain.pipeline.shipped import Exported
 from toolchain.pipeline.shipping import Wanted
-from toolchain.pipeline.train import read_space, train_supernet
+from toolchain.pipeline.spaces import read_space
+from toolchain.pipeline.train import train_supernet
 from toolchain.pipeline.verify import Verified, verify
 from toolchain.pipeline.wishes import Limits, Wish
 from toolchain.progress import ProgressListener, silent
@@ -116,7 +117,7 @@ def demo(project: Project, device: str, *, fresh: bool = False, listener: Progre
         searched=searched,
         exported=exported,
         verified=verified,
-        report=report(project, run, project.root / "report.html"),
+        report=report(project, run, project.root / "report.html").path,
         largest=run.quality(run.supernet_predict(run.info.space.largest()), "test"),
         smallest=run.quality(run.supernet_predict(run.info.space.smallest()), "test"),
         largest_s=largest_s,

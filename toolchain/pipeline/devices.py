@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-import onnx
 
 from toolchain import devices, profiling
 from toolchain.devices.checks import setup_hint
@@ -110,7 +109,7 @@ def try_device(target: Target, project: Path, listener: ProgressListener = silen
 
     quick = msgspec.structs.replace(target, measure=msgspec.structs.replace(target.measure, **_QUICK))
     try:
-        with contextlib.closing(devices.open_device(quick, project, tell)) as device, _small_model() as small:
+        with _small_model() as small, contextlib.closing(devices.open_device(quick, project, tell)) as device:
             said(where(target))
             here = profiling.read_environment(device)
             on = here.accelerator or here.board or here.cpu
@@ -147,6 +146,8 @@ class _Small(NamedTuple):
 @contextlib.contextmanager
 def _small_model() -> Iterator[_Small]:
     """Three layers: y = relu(x W), each as old as ONNX itself."""
+    import onnx  # noqa: PLC0415 - an extra, which no other command about devices needs
+
     rng = np.random.default_rng(_ARBITRARY_SEED)
     x = rng.standard_normal((_BATCH, _WIDTH), dtype=np.float32)
     nodes, weights, answer = [], [], x

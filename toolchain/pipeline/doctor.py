@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from toolchain import devices, profiling
+from toolchain import devices, extras, profiling
 from toolchain.devices import checks
 from toolchain.devices.checks import Check
 from toolchain.devices.facts import Facts, facts_here, facts_there
@@ -38,8 +38,14 @@ def examine_host(project: Path, listener: ProgressListener = silent) -> Examined
     """This machine, which builds models and reaches devices."""
     listener(Progress("doctor", 0, 1, "trying to import what mostool needs"))
     facts = facts_here(HOST_MODULES, project)
-    pip = probe.has_pip()
-    found = checks.of_host(facts, ssh=shutil.which("ssh") is not None, pip=pip, gpu=_gpu())
+    found = checks.of_host(
+        facts,
+        ssh=shutil.which("ssh") is not None,
+        pip=probe.has_pip(),
+        gpu=_gpu(),
+        lacking={extra: extras.missing(extra) for extra in extras.EXTRAS},
+        both_runtimes=extras.both_runtimes(),
+    )
     listener(Progress("doctor", 1, 1))
     return Examined("", found)
 

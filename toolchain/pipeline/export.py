@@ -38,7 +38,7 @@ def export(
         DeviceError: the device is not the one its table was measured on, or the file does not run there.
         UnstableError: with `wanted.strict`, the measurement did not settle; nothing is written.
     """
-    check_workload(run, workload)
+    check_workload(run.info.space, workload)
     folder = out or project.bundle_folder(run.folder, architecture)
     run.remember([architecture])
     subject = SubnetOfRun(project, run, architecture, target, workload)
@@ -58,4 +58,4 @@ def usual_device(project: Project, run: Run, architecture: Architecture | None =
     if folder is not None:
         info, _ = profiling.read_table(folder)
         return info.target, info.workload
-    return "cpu", usual_workload(run)
+    return "cpu", usual_workload(run.info.space)

@@ -66,7 +66,7 @@ def finetune(
     """
     architecture = run.declared.without_bits(architecture)
     space = run.info.space.narrowed(architecture)
-    _check(run, training, source)
+    check_fit(run, training, source)
     weights = dict(run.supernet.materialize(architecture).named_parameters())
     tokenizer = text.read_tokenizer(run.data_folder)
 
@@ -124,8 +124,12 @@ def read_teacher(run: Run, architecture: Architecture, student: Run, training: T
     return Teacher(_origin(run, architecture), answer, run.info.training.task, run.info.data.labels)
 
 
-def _check(run: Run, training: Training, source: Source | None) -> None:
-    """What is asked for fits the subnet and, where there is no `source`, the data it was trained on."""
+def check_fit(run: Run, training: Training, source: Source | None) -> None:
+    """What is asked for fits the subnet and, where there is no `source`, the data it was trained on.
+
+    Raises:
+        UsageError: it does not.
+    """
     parent, longest = run.info.training, run.info.space.fixed["maximum_length"]
     if training.sequence_length > longest:
         raise UsageError(

@@ -12,7 +12,7 @@ from toolchain import predict as prediction
 from toolchain import profiling
 from toolchain.arrays import Floats, to_arrays
 from toolchain.errors import UsageError
-from toolchain.pipeline.runs import Run
+from toolchain.pipeline.run_records import RunRecords
 from toolchain.records import Timed, Workload
 from toolchain.space import Architecture, SearchSpace
 from toolchain.supernet.families import declaration
@@ -71,7 +71,7 @@ def plan(space: SearchSpace, n: int) -> list[Architecture]:
     return list(drawn.values())[:n]
 
 
-def wanted(run: Run, given: Sequence[Architecture], n: int, *, mixed: bool) -> list[Architecture]:
+def wanted(run: RunRecords, given: Sequence[Architecture], n: int, *, mixed: bool) -> list[Architecture]:
     """The architectures that are given, else the `n` of the plan; with `mixed` of the run's space with bits.
 
     Raises:
@@ -83,17 +83,17 @@ def wanted(run: Run, given: Sequence[Architecture], n: int, *, mixed: bool) -> l
             "an architecture with bits belongs in a table of mixed precision", hint="add --precision mixed"
         )
     if not mixed:
-        return _distinct(given or plan(run.info.space, n))
+        return distinct(given or plan(run.info.space, n))
     if not given and run.info.space.point is not None:
         raise UsageError(
             f"{run.folder} holds one subnet, so there are no mixed precisions to draw from",
             hint="name the precisions to measure with --arch, or a supernet's run with --run",
         )
     all_bits = [one if declared.has_bits(one) else declared.at_bits(one, 32) for one in given]
-    return _distinct(all_bits or plan(run.bits_space, n))
+    return distinct(all_bits or plan(run.bits_space, n))
 
 
-def _distinct(architectures: Sequence[Architecture]) -> list[Architecture]:
+def distinct(architectures: Sequence[Architecture]) -> list[Architecture]:
     return list({one.id: one for one in architectures}.values())
 
 

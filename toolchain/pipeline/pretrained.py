@@ -10,7 +10,8 @@ from torch import Tensor
 
 from toolchain import text
 from toolchain.errors import UsageError
-from toolchain.pipeline.train import Start, read_space
+from toolchain.pipeline.spaces import read_space
+from toolchain.pipeline.train import Start
 from toolchain.records import Mixture, Origin, Training
 from toolchain.space import SearchSpace
 from toolchain.supernet.families import build_supernet

@@ -27,6 +27,7 @@ from toolchain.pipeline.predict import (
 from toolchain.pipeline.project import Project
 from toolchain.pipeline.runs import Run
 from toolchain.records import (
+    NEVER,
     Cost,
     Failed,
     PredictorInfo,
@@ -101,6 +102,11 @@ class Prices:
     @property
     def predictors(self) -> list[PredictorInfo]:
         return [one.predictor for one in self._priced]
+
+    @property
+    def grounds(self) -> list[tuple[PredictorInfo, Path]]:
+        """Each predictor with the table it was fitted to."""
+        return [(one.predictor, one.folder) for one in self._priced]
 
     @property
     def folders(self) -> list[Path]:
@@ -233,7 +239,7 @@ def _measured_costs(priced: _Priced) -> dict[str, Cost]:
     costs: dict[str, Cost] = {}
     for row in rows:
         if isinstance(row.outcome, Failed):
-            never = Cost(value=searching.NEVER, upper=searching.NEVER, source=info.environment.source)
+            never = Cost(value=NEVER, upper=NEVER, source=info.environment.source)
             costs[row.architecture.id] = never
             continue
         latency = profiling.latency(row.outcome, anchor)

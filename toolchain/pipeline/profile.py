@@ -17,13 +17,12 @@ from toolchain import predict as prediction
 from toolchain.errors import MostoolError, UnstableError, UsageError
 from toolchain.files import sha256_bytes
 from toolchain.pipeline.building import Group, build_reference, built_groups
-from toolchain.pipeline.compiling import recipe_of
-from toolchain.pipeline.growing import Goal, Standing, batches, wanted
+from toolchain.pipeline.growing import Goal, Standing, batches
 from toolchain.pipeline.latencies import read_header
 from toolchain.pipeline.predict import fit_table, read_predictor
 from toolchain.pipeline.project import Project
 from toolchain.pipeline.remarks import doubts_of, remarks_on
-from toolchain.pipeline.runs import Run
+from toolchain.pipeline.supply import Supply
 from toolchain.pipeline.workloads import check_workload, input_shapes
 from toolchain.progress import Progress, ProgressListener, silent
 from toolchain.records import (
@@ -42,10 +41,10 @@ from toolchain.targets import Local, Target
 
 
 class Request(NamedTuple):
-    """What a table is to hold: `n` subnets of the run's plan, or these architectures, or what meets a goal.
+    """What a table is to hold: `n` subnets of the supply's plan, or these architectures, or what meets a goal.
 
     `like` names a device whose table the predictor leans on. `mixed`: precision is part of what is measured, so the
-    table is one of the run's space with bits; architectures without any are taken as all fp32.
+    table is one of the space with bits; architectures without any are taken as all fp32.
     """
 
     workload: Workload
@@ -80,7 +79,7 @@ class Profiled(NamedTuple):
 
 def profile(
     project: Project,
-    run: Run,
+    supply: Supply,
     target: Target,
     request: Request,
     *,
@@ -96,21 +95,27 @@ def profile(
         DeviceError: the device cannot do what is asked, is busy, or is not the one the table was measured on.
         UnstableError: with `strict`, a latency of the table is in doubt; the table is kept.
     """
-    check_workload(run, request.workload)
-    run.remember(wanted(run, request.architectures, request.n, mixed=request.mixed))
+    check_workload(supply.table_space(mixed=request.mixed), request.workload)
+    supply.planned(request.architectures, request.n, mixed=request.mixed)
 
     def tell(note: str) -> None:
         listener(Progress("profile", 0, 0, note))
 
     with contextlib.closing(devices.open_device(target, project.root, tell)) as device:
-        done, doubts = _grow(project, run, device, request, listener)
+        done, doubts = _grow(project, supply, device, request, listener)
     if strict and doubts:
         raise UnstableError(doubts[0], hint="make the machine quiet, then profile --fresh; the table is kept")
     return done
 
 
 def profile_all(
-    project: Project, run: Run, targets: Sequence[Target], request: Request, *, strict: bool, listener: ProgressListener
+    project: Project,
+    supply: Supply,
+    targets: Sequence[Target],
+    request: Request,
+    *,
+    strict: bool,
+    listener: ProgressListener,
 ) -> list[Profiled | MostoolError]:
     """Profile several devices at once, each over a connection of its own; what became of each, in order.
 
@@ -123,9 +128,9 @@ def profile_all(
             why="it builds the models for them meanwhile",
             hint="two commands: mostool profile --device cpu, and the other devices in another",
         )
-    check_workload(run, request.workload)
-    run.remember(wanted(run, request.architectures, request.n, mixed=request.mixed))
-    _ = run.supernet, run.checkpoint_sha256  # loaded once, before there are threads
+    check_workload(supply.table_space(mixed=request.mixed), request.workload)
+    supply.planned(request.architectures, request.n, mixed=request.mixed)
+    supply.load()
     stopped = threading.Event()
 
     def one(target: Target) -> Profiled | MostoolError:
@@ -135,7 +140,7 @@ def profile_all(
             listener(progress._replace(stage=target.id))
 
         try:
-            return profile(project, run, target, request, strict=strict, listener=report)
+            return profile(project, supply, target, request, strict=strict, listener=report)
         except MostoolError as error:
             return error
 
@@ -148,28 +153,23 @@ def profile_all(
             raise
 
 
-def table_space(run: Run, *, mixed: bool) -> SearchSpace:
-    """The space of a run's table: with bits, where precision is part of what is measured."""
-    return run.bits_space if mixed else run.info.space
-
-
 def _grow(
-    project: Project, run: Run, device: devices.Device, request: Request, listener: ProgressListener
+    project: Project, supply: Supply, device: devices.Device, request: Request, listener: ProgressListener
 ) -> tuple[Profiled, list[str]]:
     """Fill the table over an open device; what was done, and what puts its latencies in doubt."""
     began, spent, target = time.monotonic(), profiling.Spent(), device.target
-    space = table_space(run, mixed=request.mixed)
+    space = supply.table_space(mixed=request.mixed)
     _known(project, request, space)  # refused before anything is measured
     folder = project.table_folder(target.id, space, request.workload)
     environment = profiling.read_environment(device)
-    reference = _reference(folder, run, target, environment, fresh=request.fresh)
-    info = describe_table(run, target, request.workload, environment, sha256_bytes(reference), mixed=request.mixed)
-    inputs = input_shapes(run.inputs, request.workload, run.info.vocabulary_size)
+    reference = _reference(folder, supply, target, environment, fresh=request.fresh)
+    info = describe_table(supply, target, request.workload, environment, sha256_bytes(reference), mixed=request.mixed)
+    inputs = input_shapes(supply.inputs, request.workload, supply.vocabulary_size)
     with (
         profiling.open_table(folder, info, reference, fresh=request.fresh) as table,
         tempfile.TemporaryDirectory() as scratch,
     ):
-        work = _Work(run, device, table, listener, spent)
+        work = _Work(supply, device, table, listener, spent)
         began_measuring = time.monotonic()
         if request.self_test:
             work.test_noise(inputs, environment)
@@ -224,13 +224,13 @@ class _Work:
 
     def __init__(
         self,
-        run: Run,
+        supply: Supply,
         device: devices.Device,
         table: profiling.LatencyTable,
         listener: ProgressListener,
         spent: profiling.Spent,
     ) -> None:
-        self.run, self.device, self.table, self.listener, self.spent = run, device, table, listener, spent
+        self.supply, self.device, self.table, self.listener, self.spent = supply, device, table, listener, spent
         self.done = 0
         self.standing: Standing | None = None
         self._expected = 0
@@ -242,7 +242,7 @@ class _Work:
             yield from batches(self.table, request.goal, self._tell, began)
             return
         retry = request.retry_failed
-        planned = wanted(self.run, request.architectures, request.n, mixed=request.mixed)
+        planned = self.supply.planned(request.architectures, request.n, mixed=request.mixed)
         missing = [one for one in planned if not self.table.done(one, retry_failed=retry)]
         self._expected = len(missing)
         if missing:
@@ -258,10 +258,10 @@ class _Work:
 
     def measure(self, architectures: list[Architecture], scratch: Path) -> None:
         """Build and measure these; each outcome, failures too, becomes a row of the table."""
-        self.run.remember(architectures)
+        self.supply.remember(architectures)
         folder, environment = Path(tempfile.mkdtemp(dir=scratch)), self.table.info.environment
-        for group in built_groups(self.run, self.device.target, environment, architectures, folder):
-            _measure_group(self.table, group, self.run, self.device, self._report, self.spent)
+        for group in built_groups(self.supply, self.device.target, environment, architectures, folder):
+            _measure_group(self.table, group, self.supply, self.device, self._report, self.spent)
             self.done += len(group)
 
     def _report(self, progress: Progress) -> None:
@@ -272,7 +272,7 @@ class _Work:
 
 
 def describe_table(
-    run: Run,
+    supply: Supply,
     target: Target,
     workload: Workload,
     environment: Environment,
@@ -285,8 +285,8 @@ def describe_table(
         target=target.id,
         environment=environment,
         workload=workload,
-        space=table_space(run, mixed=mixed),
-        recipe=recipe_of(run.info.training.task, target.runtime, environment, mixed=mixed),
+        space=supply.table_space(mixed=mixed),
+        recipe=supply.recipe(target.runtime, environment, mixed=mixed),
         precision="mixed" if mixed else "fp32",
         threads=target.runtime.threads,
         options=target.runtime.options,
@@ -301,20 +301,20 @@ def describe_table(
 def _measure_group(
     table: profiling.LatencyTable,
     group: Group,
-    run: Run,
+    supply: Supply,
     device: devices.Device,
     listener: ProgressListener,
     spent: profiling.Spent,
 ) -> None:
     """Measure a group of subnets; each outcome, failures too, becomes a row of the table."""
     for architecture, failure in group.failed:
-        table.append(_row(table.info, run, architecture, None, failure))
+        table.append(_row(table.info, supply, architecture, None, failure))
     artifacts = {artifact.architecture.id: artifact for artifact, _ in group.artifacts}
     started_at = now()
     outcomes = profiling.measure(
         [profiling.Candidate(artifact.architecture.id, path) for artifact, path in group.artifacts],
         table.folder / profiling.REFERENCE,
-        input_shapes(run.inputs, table.info.workload, run.info.vocabulary_size),
+        input_shapes(supply.inputs, table.info.workload, supply.vocabulary_size),
         device,
         seed=len(table.measurements),
         listener=listener,
@@ -323,12 +323,12 @@ def _measure_group(
     )
     for candidate, outcome in outcomes:
         artifact = artifacts[candidate.name]
-        table.append(_row(table.info, run, artifact.architecture, artifact, outcome, started_at=started_at))
+        table.append(_row(table.info, supply, artifact.architecture, artifact, outcome, started_at=started_at))
 
 
 def _row(
     info: TableInfo,
-    run: Run,
+    supply: Supply,
     architecture: Architecture,
     artifact: Artifact | None,
     outcome: Timed | Failed,
@@ -339,20 +339,20 @@ def _row(
         artifact_sha256=artifact.sha256 if artifact else "",
         recipe=info.recipe,
         size_bytes=artifact.size_bytes if artifact else 0,
-        parameters=run.declared.parameters(run.info.space, architecture),
+        parameters=supply.declared.parameters(info.space, architecture),
         workload=info.workload,
         target=info.target,
         fingerprint=info.environment.fingerprint,
-        precision=run.declared.precision(architecture),
+        precision=supply.declared.precision(architecture),
         threads=info.threads,
         started_at=started_at or now(),
         outcome=outcome,
     )
 
 
-def _reference(folder: Path, run: Run, target: Target, environment: Environment, *, fresh: bool) -> bytes:
+def _reference(folder: Path, supply: Supply, target: Target, environment: Environment, *, fresh: bool) -> bytes:
     """The model everything on this table is paired with: the one it has, else the space's middle subnet."""
     stored = folder / profiling.REFERENCE
     if stored.is_file() and not fresh:
         return stored.read_bytes()
-    return build_reference(run, target, environment)
+    return build_reference(supply, target, environment)

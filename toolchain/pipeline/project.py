@@ -64,6 +64,16 @@ class Project(NamedTuple):
             )
         return folder
 
+    def name_of(self, folder: Path) -> str:
+        """What `find_run` is given to find this run: its name where it is in runs/, else its path.
+
+        A folder of that name in the project itself comes before the one in runs/, which is then named with it.
+        """
+        runs, own = self.runs.resolve(), folder.resolve()
+        if own.parent != runs:
+            return str(folder)
+        return own.name if not (self.root / own.name).is_dir() else f"{self.runs.name}/{own.name}"
+
     def find_runs(self) -> list[Path]:
         """The folders of the finished runs in runs/, newest first.
 
@@ -74,6 +84,24 @@ class Project(NamedTuple):
         if not finished:
             raise UsageError(f"there is no trained run in {self.runs}", hint="train one first: mostool train")
         return [path.parent for path in sorted(finished, key=lambda path: (path.stat().st_mtime_ns, path))[::-1]]
+
+    def has_runs(self) -> bool:
+        return any(_current(path.parent) for path in self.runs.glob(f"*/{CHECKPOINT_FILE}"))
+
+    def newest_space(self, device: str | None) -> SearchSpace | None:
+        """The space of the latency table that was profiled last, on that device or on any; None where there is none.
+
+        Raises:
+            IntegrityError: that table is damaged.
+        """
+        folders = [
+            folder
+            for folder in (self.root / "profiles").glob(f"{device or '*'}/*")
+            if _current(folder) and is_table(folder)
+        ]
+        if not folders:
+            return None
+        return read_header(max(folders, key=lambda folder: header_file(folder).stat().st_mtime_ns)).space
 
     def find_table(self, device: str | None, space: SearchSpace, workload: Workload | None = None) -> Path | None:
         """The latency table of this space that was profiled last, on that device and workload or on any; or None.

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from toolchain import profiling
-from toolchain.records import Measurement, TableInfo, Timed
+from toolchain.records import Failed, Measurement, TableInfo, Timed
 
 _BUSY = 0.5
 """Of a core, on average: more than so many waiting processes before anything is measured are worth a word."""
+_LONGEST_ERROR = 200
 
 
 def doubts_of(measurements: Sequence[Measurement]) -> list[str]:
@@ -29,6 +30,13 @@ def doubts_of(measurements: Sequence[Measurement]) -> list[str]:
 def remarks_on(info: TableInfo, measurements: Sequence[Measurement]) -> list[str]:
     """What a reader of the table should know, though it puts no single figure in doubt."""
     remarks = []
+    failed = [row.outcome for row in measurements if isinstance(row.outcome, Failed)]
+    if failed:
+        last = failed[-1]
+        remarks.append(
+            f"{len(failed)} of {len(measurements)} subnets could not be measured on {info.target}, the last one for "
+            f"{last.stage}: {last.error[:_LONGEST_ERROR]}; --retry-failed tries again"
+        )
     if info.environment.emulator:
         remarks.append(
             f"{info.target} is emulated ({info.environment.emulator}): its latencies say nothing about a real device"

@@ -3,37 +3,60 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from toolchain import report as reporting
 from toolchain.errors import IntegrityError
 from toolchain.files import write_text
-from toolchain.pipeline.predict import find_predictor
 from toolchain.pipeline.project import Project, versions
-from toolchain.pipeline.runs import Run
-from toolchain.records import Manifest, read_record
-from toolchain.supernet.state import STATE_FILE, TrainingState
+from toolchain.pipeline.reported import Told, tell_tables
+from toolchain.pipeline.run_records import RunRecords
+from toolchain.records import Manifest, PredictorInfo, SearchResult, read_record
+from toolchain.supernet.training_state import STATE_FILE, TrainingState
 
 
-def report(project: Project, run: Run, out: Path | None = None) -> Path:
+class Reported(NamedTuple):
+    """The page that was written, how much it weighs, the warnings that stand in it, and what could not be read."""
+
+    path: Path
+    size_bytes: int
+    warnings: list[str]
+    remarks: list[str]
+
+
+def report(project: Project, run: RunRecords, out: Path | None = None) -> Reported:
     """Write the run's page: one HTML file that needs nothing else. Missing stages are said to be missing."""
     result = run.find_result()
-    device, workload = (result.target, result.workload) if result else (None, None)
-    found = find_predictor(project, run.info.space, device, workload, needed=False)
+    told = tell_tables(project, run, result)
     story = reporting.Story(
         title=run.folder.name,
         checkpoint=run.info,
         curve=read_record(run.folder / STATE_FILE, TrainingState).curve,
-        predictor=found[0] if found else None,
+        predictor=_predictor(told, result),
         search=result,
         manifest=_newest_manifest(project, run),
         versions=versions(),
+        tables=told.tables,
+        agreements=told.agreements,
+        samples=told.samples,
+        remarks=told.remarks,
+        run=project.name_of(run.folder),
     )
     path = out or run.folder / "report.html"
-    write_text(path, reporting.render_report(story))
-    return path
+    html = reporting.render_report(story)
+    write_text(path, html)
+    return Reported(path, len(html.encode()), reporting.warnings(story), told.remarks)
 
 
-def _newest_manifest(project: Project, run: Run) -> Manifest | None:
+def _predictor(told: Told, result: SearchResult | None) -> PredictorInfo | None:
+    """That of the searched device; before a search, of the one that was profiled last."""
+    wanted = result.target if result else None
+    if not told.tables or (result is not None and told.tables[0].target != wanted):
+        return None
+    return told.tables[0].predictor
+
+
+def _newest_manifest(project: Project, run: RunRecords) -> Manifest | None:
     """The newest bundle made from this run's checkpoint, the winner's before any other."""
     checkpoint, result = run.checkpoint_sha256, run.find_result()
     manifests = [manifest for path in sorted(project.bundles.glob("[!.]*/manifest.json")) if (manifest := _read(path))]

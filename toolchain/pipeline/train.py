@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ import msgspec
 from torch import Tensor
 
 from toolchain import text
-from toolchain.errors import UsageError, unknown_name
+from toolchain.errors import UsageError
 from toolchain.files import locked, set_aside, sha256_bytes, sha256_file, write_text
 from toolchain.pipeline.data import Reading, Source, held_out_batches, outputs_of, read_source, training_batches
 from toolchain.pipeline.project import CHECKPOINT_FILE, Project, versions, write_run_info
@@ -32,7 +31,7 @@ from toolchain.records import (
     write_record,
 )
 from toolchain.space import Architecture, SearchSpace
-from toolchain.supernet.families import declaration, find_families
+from toolchain.supernet.families import declaration
 from toolchain.supernet.inference import supernet_predictor
 from toolchain.supernet.mixture import mixture_warnings
 from toolchain.supernet.module import Batch, Supernet
@@ -42,8 +41,6 @@ from toolchain.supernet.tracking import find_tracker, start_tracker
 from toolchain.supernet.train import Plan, train
 
 DIGEST_FILE = "digest"
-_LARGEST_SPACE_BYTES = 1 << 20
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 class Start(NamedTuple):
@@ -75,49 +72,6 @@ class Extras(NamedTuple):
 NOTHING_MORE = Extras()
 
 
-def read_space(family: str, given: str) -> SearchSpace:
-    """A shipped space by name, or one from a TOML file.
-
-    Raises:
-        UsageError: neither, or it does not describe the family.
-    """
-    declared = declaration(family)
-    if given in declared.SPACES:
-        return declared.SPACES[given]
-    path = Path(given)
-    if not path.is_file():
-        for other in find_families():
-            if given in declaration(other).SPACES:
-                raise _of_other_family(given, other)
-        if path.name != given or path.suffix:
-            raise UsageError(
-                f"there is no file {given}", hint=f"check the path, or name one: {_names(declared.SPACES)}"
-            )
-        raise unknown_name("space", given, declared.SPACES)
-    with path.open("rb") as stream:
-        data = stream.read(_LARGEST_SPACE_BYTES + 1)
-    if len(data) > _LARGEST_SPACE_BYTES:
-        raise UsageError(f"{path} is too large to be a space", hint="a space is a few lines of TOML: is it that file?")
-    try:
-        space = msgspec.toml.decode(data.removeprefix(b"\xef\xbb\xbf"), type=SearchSpace)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise UsageError(f"{path} is not a valid space", why=str(error), hint="the README shows one") from error
-    if space.family != family:
-        raise _of_other_family(str(path), space.family)
-    if not _PLAIN_NAME.fullmatch(space.name):
-        raise UsageError(
-            f"{path} names its space {space.name!r}", hint="letters, digits, - and _ only: folders are named after it"
-        )
-    declared.check_space(space)
-    return space
-
-
-def _of_other_family(what: str, family: str) -> UsageError:
-    tasks = {"translation": "--task translate goes with it", "bert": "--task classify, regress or mlm goes with it"}
-    hint = tasks.get(family, f"the families are {_names(tasks)}")
-    return UsageError(f"{what} is a space of family {family!r}, which is not that of the task", hint=hint)
-
-
 def read_only(space: SearchSpace, given: str) -> Architecture:
     """The architecture that is to be trained alone, by a name (smallest, middle, largest), JSON, or a file of it.
 
@@ -143,10 +97,6 @@ def warnings_of(run: Run) -> list[str]:
 def curve_of(run: Run) -> tuple[TrainingPoint, ...]:
     """The looks at a run's training."""
     return read_record(run.folder / STATE_FILE, TrainingState).curve
-
-
-def _names(known: Iterable[str]) -> str:
-    return ", ".join(sorted(known))
 
 
 def train_supernet(

@@ -6,20 +6,21 @@ from collections.abc import Sequence
 
 from toolchain import profiling
 from toolchain.errors import UsageError
-from toolchain.pipeline.runs import Run
 from toolchain.records import ModelInput, Workload
+from toolchain.space import SearchSpace
 
 _SPECIAL_TOKENS = 5
 """The first tokens of a vocabulary mean no word."""
 
 
-def usual_workload(run: Run) -> Workload:
-    """One sequence as long as the run takes, at most 128 tokens."""
-    return Workload(batch=1, sequence_length=min(run.info.space.fixed["maximum_length"], 128))
+def usual_workload(space: SearchSpace) -> Workload:
+    """One sequence as long as the space's models take, at most 128 tokens."""
+    return Workload(batch=1, sequence_length=min(space.fixed["maximum_length"], 128))
 
 
-def check_workload(run: Run, workload: Workload) -> None:
-    longest = run.info.space.fixed["maximum_length"]
+def check_workload(space: SearchSpace, workload: Workload) -> None:
+    """Raise UsageError where the models of a space do not take so many tokens."""
+    longest = space.fixed["maximum_length"]
     if not 1 <= workload.sequence_length <= longest or workload.batch < 1:
         raise UsageError(
             f"batch {workload.batch} of {workload.sequence_length} tokens is no workload of this run",

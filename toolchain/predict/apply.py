@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolchain.arrays import Floats
+from toolchain.errors import IntegrityError
 from toolchain.records import Model, Nearness, PredictorInfo
 
 _FAR = 1.5
@@ -27,11 +28,20 @@ class Predicted(NamedTuple):
 
 
 def apply(info: PredictorInfo, features: dict[str, Floats]) -> Predicted:
-    """What the predictor says of networks with these features, [n] each."""
+    """What the predictor says of networks with these features, [n] each.
+
+    Raises:
+        IntegrityError: that is no finite number, as of a predictor whose file was changed.
+    """
     matrix = np.stack([features[name] for name in info.features], axis=1)
     latency_s = seconds(info.model, matrix)
     far = leverage(info.nearness, matrix)
-    width = info.margin * np.sqrt(1 + far)
+    width = info.margin * np.sqrt(np.maximum(1 + far, 0))
+    if not (np.isfinite(latency_s).all() and np.isfinite(latency_s * (1 + width)).all()):
+        raise IntegrityError(
+            f"the predictor of {info.target} gives no finite number",
+            hint="remove its file beside the latency table: the next command fits it anew",
+        )
     return Predicted(latency_s, latency_s / (1 + width), latency_s * (1 + width), far > info.nearness.limit)
 
 

@@ -153,6 +153,7 @@ def _path(columns: Floats, aim: Floats, strengths: Floats) -> Floats:
             aim,
             alphas=strengths,
             precompute=columns.T @ columns,
+            Xy=columns.T @ aim,  # unchecked, scikit-learn before 1.9 would take its absence for an array
             tol=1e-6,
             max_iter=5000,
             check_input=False,  # it would be checked anew for each strength, and that takes longer than the descent

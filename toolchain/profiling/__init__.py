@@ -13,7 +13,7 @@ from toolchain.profiling.session import (
     read_environment,
     run_model,
 )
-from toolchain.profiling.statistics import anchor_s, latency
+from toolchain.profiling.statistics import anchor_s, latency, medians, ratios, undisturbed_s
 from toolchain.profiling.table import JOURNAL, REFERENCE, TABLE, LatencyTable, differences, open_table, read_table
 
 __all__ = [
@@ -33,11 +33,14 @@ __all__ = [
     "differences",
     "latency",
     "measure",
+    "medians",
     "noise_floor",
     "open_table",
     "peak_memory_bytes",
+    "ratios",
     "read_builder",
     "read_environment",
     "read_table",
     "run_model",
+    "undisturbed_s",
 ]

@@ -118,7 +118,7 @@ class _Tally(NamedTuple):
 
     def tell(self, step: messages.Step) -> None:
         if step.step == "rounds":
-            note = f"round {step.rounds}, ±{100 * step.half_width:.1f} %"
+            note = f"round {step.rounds}, worst ±{100 * step.half_width:.1f} %"
         elif step.step == "cool-down":
             note = f"waiting for the device to recover: {step.note}"
         else:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Literal
 
 import msgspec
+import numpy as np
 
 from toolchain.errors import DeviceError
 from toolchain.onboard.channel import PROTOCOL, REFERENCE
@@ -70,6 +72,10 @@ class Output(Record, frozen=True):
 
     dtype: Literal["float16", "float32", "float64", "int8", "uint8", "int32", "int64", "bool"]
     shape: tuple[Count, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 class Ran(Record, frozen=True, tag="ran"):

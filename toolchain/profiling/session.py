@@ -20,6 +20,7 @@ import numpy as np
 from toolchain.devices import Connection, ConnectionLostError, Device
 from toolchain.devices.checks import setup_hint
 from toolchain.errors import DeviceError
+from toolchain.extras import INSTEAD
 from toolchain.onboard.sensors import cause
 from toolchain.profiling import messages
 from toolchain.records import Environment, Record
@@ -49,7 +50,7 @@ class WorkerLostError(DeviceError):
         super().__init__(
             f"the worker on {target.id} was lost",
             why=how,
-            hint="run the same command again: it continues where it stopped",
+            hint=setup_hint(target) if "SIGILL" in how else "run the same command again: it continues where it stopped",
         )
         self.how = how
         self.about = about
@@ -191,7 +192,12 @@ def _outputs(session: Session, count: int) -> list[list[np.ndarray[Any, Any]]]:
             case messages.Ran(outputs=forms) if len(found) < count:
                 found.append((forms, [bytearray() for _ in forms]))
             case messages.Part(output=number, data=data) if found and number < len(found[-1][1]):
-                found[-1][1][number] += _decoded(session.target, data)
+                forms, contents = found[-1]
+                contents[number] += _decoded(session.target, data)
+                if len(contents[number]) > forms[number].size_bytes:
+                    raise _garbage(
+                        session.target, f"output {number} is longer than its {forms[number].size_bytes} bytes"
+                    )
             case _:
                 raise unexpected(session.target, message)
     try:
@@ -202,7 +208,7 @@ def _outputs(session: Session, count: int) -> list[list[np.ndarray[Any, Any]]]:
             ]
             for forms, contents in found
         ]
-    except ValueError as fault:
+    except (ValueError, OverflowError) as fault:
         raise _garbage(session.target, str(fault)) from fault
     if len(arrays) != count:
         raise _garbage(session.target, f"{len(arrays)} answers to {count} questions")
@@ -305,17 +311,29 @@ def _refusal(target: Target, refused: messages.Refused) -> RefusedError:
             hint = "change the runtime in the target's file, or install what is missing"
             if target.runtime.on_accelerator:
                 hint = (
-                    "a GPU needs its driver (nvidia-smi must work) and an engine built for it, such as onnxruntime-gpu"
+                    "a GPU needs its driver (nvidia-smi must work) and an engine built for it: onnxruntime-gpu "
+                    f"in place of onnxruntime ({INSTEAD})"
                 )
             name = target.runtime.provider or target.runtime.engine
             return ProviderRefusedError(f"{target.id} cannot use {name}", why=why, hint=hint)
         case "reference":
-            return RefusedError(f"the reference model fails on {target.id}", why=why)
+            hint = _newer_engine(target, why)
+            return RefusedError(f"the reference model fails on {target.id}", why=why, hint=hint)
         case "load" | "run" | "memory":
-            return ModelRefusedError(f"{target.id} cannot {refused.kind} the model", why=why)
+            hint = _newer_engine(target, why)
+            return ModelRefusedError(f"{target.id} cannot {refused.kind} the model", why=why, hint=hint)
         case "throttled":
             because, cure = cause(why)
             hint = f"{cure}; or --thermal sustained, which measures it as it is"
             return RefusedError(f"{target.id} does not run at full speed", why=f"{why} ({because})", hint=hint)
         case "request":
             return RefusedError(f"the worker on {target.id} did not understand", why=why)
+
+
+def _newer_engine(target: Target, why: str) -> str:
+    """How a newer engine comes to the device, where the model's opset or IR version is above what it knows; else empty.
+
+    These are ONNX Runtime's words.
+    """
+    too_new = "till opset" in why or "max supported IR version" in why
+    return setup_hint(target) if too_new else ""

@@ -7,6 +7,7 @@ as a rule on that table (the anchor). README.md says why, and what it is worth.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +45,22 @@ def anchor_s(timed: Iterable[Timed]) -> float:
     return float(np.median(typical))
 
 
+class Medians(NamedTuple):
+    """What a measurement says without its interval, which takes most of the time to compute: see `latency`."""
+
+    median_s: float
+    raw_median_s: float
+    n: int
+    status: tuple[str, ...]
+
+
+def medians(timed: Timed, anchor_s: float) -> Medians:
+    """The medians of one measurement and what puts them in doubt, as `latency` has them."""
+    samples = undisturbed_s(timed)
+    median_s = float(np.median(ratios(timed))) * anchor_s
+    return Medians(median_s, float(np.median(samples)), len(samples), _status(timed))
+
+
 def latency(timed: Timed, anchor_s: float) -> Latency:
     """The figures of one measurement; `anchor_s` is its table's.
 
@@ -54,18 +71,13 @@ def latency(timed: Timed, anchor_s: float) -> Latency:
     in doubt: unstable, not-steady, contended, drifted; empty when nothing does.
     """
     kept = [quiet(list(turn.wall_s), list(turn.delay_s)) for turn in timed.rounds]
-    walls = [[turn.wall_s[i] for i in chosen] for turn, chosen in zip(timed.rounds, kept, strict=True)]
     cpus = [turn.cpu_s[i] for turn, chosen in zip(timed.rounds, kept, strict=True) for i in chosen]
-    ratios = np.array([min(turn.wall_s) / turn.reference_fastest_s for turn in timed.rounds])
-    samples = np.array([wall for turn in walls for wall in turn])
-    drift, share = reference_drift(timed.rounds), share_kept(timed.rounds)
-    status = [flag for flag in timed.flags if flag in TROUBLE]
-    status += ["contended"] * (share < LEAST_SHARE_KEPT) + ["drifted"] * (drift > MOST_DRIFT)
-    median_s, raw_median_s = float(np.median(ratios)) * anchor_s, float(np.median(samples))
+    compared, samples = ratios(timed), undisturbed_s(timed)
+    median_s, raw_median_s = float(np.median(compared)) * anchor_s, float(np.median(samples))
     scale = median_s / raw_median_s
     return Latency(
         median_s=median_s,
-        half_width_s=half_width(ratios) * anchor_s,
+        half_width_s=half_width(compared) * anchor_s,
         raw_median_s=raw_median_s,
         cpu_median_s=float(np.median(cpus)),
         mean_s=scale * float(samples.mean()),
@@ -74,10 +86,27 @@ def latency(timed: Timed, anchor_s: float) -> Latency:
         p99_s=scale * float(np.quantile(samples, 0.99)) if len(samples) >= SAMPLES_FOR_P99 else None,
         n=len(samples),
         rounds=len(timed.rounds),
-        drift=drift,
-        share_kept=share,
-        status=tuple(status),
+        drift=reference_drift(timed.rounds),
+        share_kept=share_kept(timed.rounds),
+        status=_status(timed),
     )
+
+
+def undisturbed_s(timed: Timed) -> Floats:
+    """The samples that did not wait for a processor, as the clock said, in the order they were taken: [n] seconds."""
+    chosen = [(turn, quiet(list(turn.wall_s), list(turn.delay_s))) for turn in timed.rounds]
+    return np.array([turn.wall_s[i] for turn, kept in chosen for i in kept])
+
+
+def ratios(timed: Timed) -> Floats:
+    """Of each round its own fastest call over the reference's, [rounds]."""
+    return np.array([min(turn.wall_s) / turn.reference_fastest_s for turn in timed.rounds])
+
+
+def _status(timed: Timed) -> tuple[str, ...]:
+    status = [flag for flag in timed.flags if flag in TROUBLE]
+    status += ["contended"] * (share_kept(timed.rounds) < LEAST_SHARE_KEPT)
+    return (*status, *["drifted"] * (reference_drift(timed.rounds) > MOST_DRIFT))
 
 
 def half_width(ratios: Floats) -> float:

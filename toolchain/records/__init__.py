@@ -6,6 +6,7 @@ in each file the sha256 of what it was made from. Derived figures are never stor
 
 from toolchain.records.choosing import (
     DEVICE_METRICS,
+    NEVER,
     AnyManifest,
     Budget,
     BudgetOutcome,
@@ -28,6 +29,7 @@ from toolchain.records.measuring import (
     ENCODER_INPUTS,
     TRANSLATOR_INPUTS,
     Artifact,
+    ArtifactsInfo,
     Conditions,
     Elapsed,
     Energy,
@@ -44,6 +46,7 @@ from toolchain.records.measuring import (
     Seconds,
     TableInfo,
     Timed,
+    Unbuilt,
     Workload,
 )
 from toolchain.records.naming import MEDIAN, CostName, Quantity, names_of, parts_of, spelled
@@ -90,10 +93,12 @@ __all__ = [
     "DEVICE_METRICS",
     "ENCODER_INPUTS",
     "MEDIAN",
+    "NEVER",
     "SCHEMA",
     "TRANSLATOR_INPUTS",
     "AnyManifest",
     "Artifact",
+    "ArtifactsInfo",
     "Budget",
     "BudgetOutcome",
     "CheckpointInfo",
@@ -150,6 +155,7 @@ __all__ = [
     "TrainingPoint",
     "Transfer",
     "Tried",
+    "Unbuilt",
     "Unit",
     "Workload",
     "cost_key",

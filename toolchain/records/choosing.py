@@ -55,12 +55,21 @@ class Budget(Record, frozen=True):
         return cost_key(self.metric, self.target, self.percentile)
 
 
+NEVER = 1e12
+"""The cost of what a device could not do: so many seconds, bytes or joules nobody allows."""
+
+
 class Cost(Record, frozen=True):
     """What a subnet costs in one metric; `upper` is what a budget is compared with."""
 
     value: float
     upper: float
     source: Source
+
+    @property
+    def known(self) -> bool:
+        """Whether it is a figure, and not what stands for a failure on the device (`NEVER`)."""
+        return abs(self.value) < NEVER
 
 
 class Evaluation(Record, frozen=True):

@@ -269,3 +269,52 @@ class Latency(Record, frozen=True):
     drift: float
     share_kept: float
     status: tuple[str, ...]
+
+
+class Unbuilt(Record, frozen=True):
+    """A subnet that could not become a file, and why."""
+
+    architecture: Architecture
+    error: str
+
+
+class ArtifactsInfo(Stored, frozen=True):
+    """A folder of model files that wait to be measured where there is no torch: what a latency table needs of them.
+
+    `planned` are the subnets the table is to hold, first to last; of each there is an artifact, or why there is none.
+    The files suit `engine` with `provider`, and where some of them multiply integers (`precision` is mixed), processors
+    of `machine` alone.
+    """
+
+    run: str
+    space: SearchSpace
+    workload: Workload
+    precision: Literal["fp32", "mixed"]
+    engine: str
+    provider: str
+    machine: str
+    recipe: str
+    inputs: Annotated[tuple[ModelInput, ...], msgspec.Meta(min_length=1)]
+    vocabulary_size: Annotated[int, msgspec.Meta(ge=1)]
+    checkpoint_sha256: str
+    created_at: dt.datetime
+    reference: Artifact
+    planned: Annotated[tuple[Architecture, ...], msgspec.Meta(min_length=1)]
+    artifacts: tuple[Artifact, ...] = ()
+    failed: tuple[Unbuilt, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        told = self._told
+        if len(set(told)) < len(told) or not set(told) <= {one.id for one in self.planned}:
+            raise ValueError("its artifacts and failures must be of planned architectures, once each")
+
+    @property
+    def waiting(self) -> list[Architecture]:
+        """Those planned of which there is neither a file nor a reason."""
+        told = set(self._told)
+        return [one for one in self.planned if one.id not in told]
+
+    @property
+    def _told(self) -> list[str]:
+        return [one.architecture.id for one in self.artifacts] + [one.architecture.id for one in self.failed]

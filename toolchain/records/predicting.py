@@ -43,6 +43,18 @@ class Model(Record, frozen=True):
     weights: tuple[float, ...] = ()
     length_scale: float = 1.0
 
+    def __post_init__(self) -> None:
+        features = len(self.mean)
+        wanted = 2 * features if self.kind == "log" else features
+        if (len(self.scale), len(self.coefficients)) != (features, wanted):
+            raise ValueError("mean, scale and coefficients must be of the same features")
+        if len(self.weights) != len(self.support) or any(len(row) != features for row in self.support):
+            raise ValueError("support must have a row of features for each of the weights")
+        if self.kind == "process" and not self.weights:
+            raise ValueError("a process must have support")
+        if not all(self.scale) or not self.length_scale:
+            raise ValueError("scale and length_scale must not be 0")
+
 
 class Nearness(Record, frozen=True):
     """What is near the rows a model was fitted on: where the leverage z' inverse z is at most `limit`."""
@@ -51,6 +63,13 @@ class Nearness(Record, frozen=True):
     scale: tuple[float, ...]
     inverse: tuple[tuple[float, ...], ...]
     limit: float
+
+    def __post_init__(self) -> None:
+        features = len(self.mean)
+        if len(self.scale) != features or [len(row) for row in self.inverse] != [features] * features:
+            raise ValueError("mean, scale and inverse must be of the same features")
+        if not all(self.scale):
+            raise ValueError("scale must not be 0")
 
 
 class Finding(Record, frozen=True):
@@ -103,6 +122,11 @@ class PredictorInfo(Stored, frozen=True):
     findings: tuple[Finding, ...] = ()
     transfer: Transfer | None = None
     quantity: Quantity = Quantity()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not len(self.features) == len(self.model.mean) == len(self.nearness.mean):
+            raise ValueError("model and nearness must be of the predictor's features")
 
 
 class ImportedInfo(Stored, frozen=True):

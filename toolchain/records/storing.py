@@ -76,7 +76,8 @@ def decode_record(data: bytes, kind: type[T], where: str, error: type[MostoolErr
     """The record of type `kind` in `data`.
 
     Raises:
-        error: not JSON, a field missing, unknown or of the wrong type (the message names its path), or a newer schema.
+        error: not JSON, a field missing, unknown or of the wrong type (the message names its path), or a schema that
+            this mostool does not read (the message says which).
     """
     if len(data) > _LARGEST_RECORD_BYTES:
         raise error(f"{where} is too large to be a record", why=f"it has more than {_LARGEST_RECORD_BYTES} bytes")
@@ -84,7 +85,14 @@ def decode_record(data: bytes, kind: type[T], where: str, error: type[MostoolErr
     try:
         record = msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as fault:
-        _refuse_newer(_schema_of(data), where, error)
+        schema = _schema_of(data)
+        _refuse_newer(schema, where, error)
+        if schema < 1:
+            raise error(
+                f"{where} cannot be read",
+                why=f"there is no schema {schema}: this mostool reads {SCHEMA}",
+                hint="it was changed, or is older than any release: make it again with the command that wrote it",
+            ) from fault
         raise error(f"{where} cannot be read", why=str(fault), hint="is it the right file, and complete?") from fault
     if isinstance(record, Stored):
         _refuse_newer(record.schema, where, error)

@@ -50,7 +50,9 @@ class Points:
 @dataclass(frozen=True, slots=True)
 class Table:
     """Rows of text under a head. The first column names its row; the columns in `numbers` are set flush right, those
-    in `codes` in a fixed-width face. A `folded` table opens when its caption is chosen."""
+    in `codes` in a fixed-width face; a last one that is `long` has room before it breaks into lines. A `folded` table
+    opens when its caption is chosen; in print it stays closed unless it is to be `printed`. In a table of `subnets` the
+    first column has their ids, which lead to their cards."""
 
     caption: str
     head: Sequence[str]
@@ -58,6 +60,9 @@ class Table:
     numbers: frozenset[int] = frozenset()
     codes: frozenset[int] = frozenset()
     folded: bool = False
+    printed: bool = False
+    subnets: bool = False
+    long: frozenset[int] = frozenset()
     kind: ClassVar[str] = "table"
 
 
@@ -77,7 +82,32 @@ class Figure:
     kind: ClassVar[str] = "figure"
 
 
-Block = Paragraph | Facts | Points | Table | Figure
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A line for a shell, and what it is good for."""
+
+    purpose: str
+    line: str
+    kind: ClassVar[str] = "command"
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What is known of one subnet, by label and value, and what can be done with it.
+
+    `others` are the cards of all subnets as the page's script reads them (templates/page.js): that of the subnet that
+    is chosen in a chart or a table takes this one's place.
+    """
+
+    subnet: str
+    title: str
+    facts: Sequence[tuple[str, str]]
+    commands: Sequence[Command]
+    others: Markup
+    kind: ClassVar[str] = "card"
+
+
+Block = Paragraph | Facts | Points | Table | Figure | Command | Card
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ def doubts(latency: Latency) -> list[str]:
 
 def warnings(story: Story) -> list[str]:
     """One sentence for each doubt: what the records themselves say, and where two of them do not belong together."""
-    return list(dict.fromkeys([*_from_training(story), *_from_search(story), *_from_manifest(story)]))
+    return list(dict.fromkeys([*story.remarks, *_from_training(story), *_from_search(story), *_from_manifest(story)]))
 
 
 def _from_training(story: Story) -> Iterator[str]:

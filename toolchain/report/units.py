@@ -28,6 +28,10 @@ UNITS = {
 }
 
 
+NO_COST = "failed or unknown,"
+"""What stands for the cost of a subnet that a device could not run; its source word follows."""
+
+
 def unit(key: str) -> Unit:
     """The unit of a metric, or of a cost by its key; one that is not known is printed as stored, under its own name."""
     metric, percentile, _ = parts_of(key)
@@ -88,8 +92,15 @@ def metric_name(quality: Quality) -> str:
 
 def cost_words(key: str, cost: Cost) -> str:
     """`12.0 ms predicted (at most 13.1 ms)`; the bound is left out where it is the value itself."""
-    words = f"{amount(key, cost.value)} {cost.source}"
+    words = f"{amount(key, cost.value) if cost.known else NO_COST} {cost.source}"
     return words if cost.upper == cost.value else f"{words} (at most {amount(key, cost.upper)})"
+
+
+def cost_figure(key: str, cost: Cost | None) -> str:
+    """`12.0 ms` as `figure` has it; a dash where there is no such cost."""
+    if cost is None:
+        return "–"
+    return figure(key, cost.value) if cost.known else NO_COST.rstrip(",")
 
 
 def workload_words(workload: Workload) -> str:

@@ -1,6 +1,6 @@
 """Search under budgets: searchers behind one ask/tell door, a loop that feeds them, budgets that hold."""
 
-from toolchain.search.budgets import NEVER, fitting, spell, violation
+from toolchain.search.budgets import fitting, spell, violation
 from toolchain.search.front import front_indices, hypervolume
 from toolchain.search.loop import BATCH, Found, Measuring, Scale, Search, Step, Wanted
 from toolchain.search.problem import Price, Priced, Problem, Told
@@ -9,7 +9,6 @@ from toolchain.search.searchers import SEARCHERS, build_searcher
 
 __all__ = [
     "BATCH",
-    "NEVER",
     "SEARCHERS",
     "Found",
     "Measuring",

@@ -8,13 +8,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from toolchain.errors import InfeasibleError
-from toolchain.records import Budget, Cost, metric_of
+from toolchain.records import NEVER, Budget, Cost, metric_of
 from toolchain.search.genes import Genes
 from toolchain.search.problem import Price, violations
 from toolchain.space import Architecture, SearchSpace
 
-NEVER = 1e12
-"""The cost of what a device could not do: so many seconds, bytes or joules nobody allows."""
 _ROUNDS = 60
 _WIDTH = 200
 

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from toolchain.arrays import Floats
+from toolchain.extras import require
+
+require("search")  # pymoo is imported when it is asked for the first time, and not before: it takes long
 
 
 def front_indices(qualities: Sequence[float], costs: Floats) -> list[int]:

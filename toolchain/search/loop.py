@@ -345,17 +345,22 @@ class Search:
         return TracePoint(evaluations=spent, hypervolume=volume, best=float(quality.max()))
 
     def _note(self) -> str:
-        """Hypervolume so far, and the best for each set of budgets."""
+        """The best so far for each set of budgets, what it costs, and the hypervolume."""
         sets = self._wanted.budget_sets
         best = []
         for budgets, index in zip(sets, self._picked(), strict=True):
             # What all sets have in common tells none of them apart.
             limits = [spell(one.key, one.limit) for one in budgets if not all(one in others for others in sets)]
             under = f" under {' and '.join(limits)}" if limits else ""
-            best.append(f"{100 * self._quality(index):.1f} %{under}" if index is not None else f"none{under}")
+            best.append(f"{self._in_words(index)}{under}" if index is not None else f"none{under}")
         volume = self._trace_point(self._evaluations, self._spent).hypervolume
         shown = best if len(best) <= 3 else [*best[:3], "..."]
-        return f"hypervolume {volume:.3f}, best {', '.join(shown)}"
+        return f"best {', '.join(shown)}; hypervolume {volume:.3f}"
+
+    def _in_words(self, index: int) -> str:
+        """A subnet's quality, and what it costs by the first objective."""
+        cost = self._wanted.objectives[0]
+        return f"{100 * self._quality(index):.1f} % at {spell(cost, self._evaluations[index].costs[cost].value)}"
 
 
 def _no_dearer(one: Cost, other: Cost) -> bool:

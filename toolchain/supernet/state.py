@@ -9,24 +9,12 @@ import torch
 from torch import Tensor
 
 from toolchain.errors import IntegrityError, UsageError
-from toolchain.records import Stored, TrainingPoint, read_record, write_record
+from toolchain.records import TrainingPoint, read_record, write_record
 from toolchain.supernet.checkpoint import load_tensors, load_weights, save_tensors, tensors_of
 from toolchain.supernet.module import Supernet
+from toolchain.supernet.training_state import STATE_FILE, TrainingState
 
-STATE_FILE = "training.json"
-
-
-class TrainingState(Stored, frozen=True):
-    """Where a training run is: written last, so the files it names are always whole."""
-
-    digest: str
-    update: int
-    seconds: float
-    curve: tuple[TrainingPoint, ...]
-    weights: str
-    weights_sha256: str
-    optimizer: str
-    optimizer_sha256: str
+__all__ = ["STATE_FILE", "TrainingState", "load_state", "save_state"]
 
 
 def save_state(

@@ -77,7 +77,7 @@ def printable(text: str) -> str:
 
 
 def no_pyarrow() -> UsageError:
-    return UsageError("Parquet files need pyarrow, which is not installed", hint="pip install pyarrow")
+    return UsageError("Parquet files need pyarrow, which is not installed", hint="pip install 'mostool[tables]'")
 
 
 def _parsed(text: str) -> object:
@@ -208,8 +208,9 @@ def _parse(path: Path, line: str, row: int) -> dict[str, object]:
         raise UsageError(f"{where}: {fault} is there twice", hint="leave one of them out") from fault
     except (ValueError, RecursionError) as fault:
         raise UsageError(f"{where} is not JSON", why=str(fault), hint="JSON lines hold one object a line") from fault
-    if not isinstance(found, dict):
-        raise UsageError(f"{where} is no JSON object", hint='a row is like {"depth": 2, "latency_s": 0.01}')
+    if not isinstance(found, dict) or not found:
+        hint = 'a row is like {"depth": 2, "latency_s": 0.01}'
+        raise UsageError(f"{where} is no JSON object that tells anything", hint=hint)
     return found
 
 

@@ -22,6 +22,7 @@ from toolchain.report.units import (
     amount,
     architecture_words,
     capital,
+    cost_figure,
     cost_words,
     count,
     figure,
@@ -40,7 +41,7 @@ _METRICS = ("latency_s", "peak_memory_bytes", "energy_j", "size_bytes", "paramet
 def headline(story: Story) -> Section:
     """The winner in words, its figures, and a table of it beside the largest, the smallest and the trivial answer."""
     blocks: list[Block] = [Paragraph(sentence) for sentence in _verdict(story)]
-    blocks += [Paragraph(sentence, "good" if met else "bad") for sentence, met in _budget_words(story)]
+    blocks += [Paragraph(sentence, "plain" if met is None else _tone(met)) for sentence, met in _budget_words(story)]
     facts = _facts(story)
     if facts:
         blocks.append(Facts(facts))
@@ -97,21 +98,32 @@ def _prediction_words(manifest: Manifest, predicted_s: float) -> str:
     return f"{words}, {percent(abs(error))} {'more' if error > 0 else 'less'} than {latency_source(manifest)}"
 
 
-def _budget_words(story: Story) -> Iterator[tuple[str, bool]]:
-    if story.manifest is not None:
-        for outcome in story.manifest.budgets:
+def _budget_words(story: Story) -> Iterator[tuple[str, bool | None]]:
+    """Each budget and whether it is kept: by the shipped file, or as far as the search can tell."""
+    manifest, search = story.manifest, story.search
+    if manifest is not None:
+        for outcome in manifest.budgets:
             yield _outcome_words(outcome), outcome.met
-        if not story.manifest.budgets:
-            yield "No budget was set.", True
-    elif story.search is not None:
-        for budget in story.search.budgets:
-            cost = cost_under(story.search.winner, budget)
-            if cost is None:
-                yield f"Budget of {_limit(budget)}: not known, the search has no such cost of the winner.", False
-                continue
-            kept = cost.upper <= budget.limit
-            word = "met" if kept else "missed"
-            yield f"Budget of {_limit(budget)}: {word}, with {cost_words(budget.key, cost)}.", kept
+        if search is not None and manifest.artifact.architecture.id == search.winner.architecture.id:
+            checked = {outcome.budget.key for outcome in manifest.budgets}
+            for words, kept in _limits(search, [budget for budget in search.budgets if budget.key not in checked]):
+                yield f"{words} That is what the search says: the shipped file was not held to it.", kept
+        if not manifest.budgets and not (search and search.budgets):
+            yield "No budget was set.", None
+    elif search is not None:
+        yield from _limits(search, search.budgets)
+
+
+def _limits(search: SearchResult, budgets: Sequence[Budget]) -> Iterator[tuple[str, bool]]:
+    """Each of these budgets beside what the search says of the winner."""
+    for budget in budgets:
+        cost = cost_under(search.winner, budget)
+        if cost is None:
+            yield f"Budget of {_limit(budget)}: not known, the search has no such cost of the winner.", False
+            continue
+        kept = cost.upper <= budget.limit
+        word = "met" if kept else "missed"
+        yield f"Budget of {_limit(budget)}: {word}, with {cost_words(budget.key, cost)}.", kept
 
 
 def _outcome_words(outcome: BudgetOutcome) -> str:
@@ -193,7 +205,7 @@ def _facts_of_bundle(manifest: Manifest) -> list[Fact]:
 def _facts_of_search(search: SearchResult) -> list[Fact]:
     winner = search.winner
     names = names_of(winner.costs)
-    facts = [Fact(capital(names[key]), figure(key, cost.value), cost.source) for key, cost in winner.costs.items()]
+    facts = [Fact(capital(names[key]), cost_figure(key, cost), cost.source) for key, cost in winner.costs.items()]
     if search.budgets:
         met = all(keeps(winner, budget) for budget in search.budgets)
         facts.append(Fact("Budgets", "met" if met else "missed", "in the search", _tone(met)))
@@ -284,4 +296,4 @@ def _with_quality(quality: Quality, costs: Sequence[str]) -> tuple[str, ...]:
 
 def _cost_cells(seen: Evaluation, columns: Sequence[str]) -> list[str]:
     found = [(key, seen.costs.get(key)) for key in columns]
-    return ["–" if cost is None else f"{figure(key, cost.value)} {cost.source}" for key, cost in found]
+    return [cost_figure(key, cost) + (f" {cost.source}" if cost and cost.known else "") for key, cost in found]

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from toolchain.records import Data, Environment, names_of
+from toolchain.records import Data, Environment, Manifest, names_of
 from toolchain.report.blocks import Block, Paragraph, Points, Section, Table
 from toolchain.report.evidence import latency_source, warnings
 from toolchain.report.story import Story
 from toolchain.report.units import amount, capital, count, percent, significant
 
 Row = tuple[str, ...]
+
+_WORDS = {
+    "measured": "clocked or judged by this tool: a latency on the real device it names, a quality on held-out items",
+    "predicted": "what a model fitted on measured rows says of a subnet that was not measured",
+    "simulated": "what a made-up device gives, for tests: nothing was run",
+    "emulated": "clocked on another processor that pretends to be the device's: says nothing about a real one",
+    "imported": "taken from a table that others published: nobody here has measured it",
+    "counted": "follows from the file or from the subnet's shape, without doubt",
+}
 
 
 def provenance(story: Story) -> Section:
@@ -23,6 +32,7 @@ def provenance(story: Story) -> Section:
     )
     blocks += [
         Table("Where each number comes from", ("Number", "Source"), list(_sources(story))),
+        Table("What the source words mean", ("Word", "Meaning"), list(_WORDS.items())),
         Table("Data", ("What", "Value"), list(_data(story.checkpoint.data))),
         Table("Files and inputs", ("What", "sha256"), list(_digests(story)), codes=frozenset({1})),
         Table("Settings", ("What", "Value"), list(_settings(story))),
@@ -51,7 +61,13 @@ def _sources(story: Story) -> Iterator[Row]:
         splits = ", ".join(sorted({each.quality.split for each in everyone}))
         yield "Quality in the search", f"measured inside the supernet, {splits} split"
     if story.predictor is not None:
-        yield "Predictor errors", f"measured against {count(story.predictor.error.n)} held-out rows"
+        held_out = f"{count(story.predictor.error.n)} held-out rows, {story.predictor.source}"
+        yield "Predictor errors", f"counted against {held_out}"
+    for table in story.tables:
+        yield (
+            f"Latencies in the table of {table.target}",
+            f"{table.source}, {count(sum(row.median_s is not None for row in table.rows))} rows",
+        )
     yield "Training losses and quality", "measured during the run"
 
 
@@ -67,28 +83,54 @@ def _data(data: Data) -> Iterator[Row]:
 
 
 def _digests(story: Story) -> Iterator[Row]:
-    checkpoint, predictor, search, manifest = story.checkpoint, story.predictor, story.search, story.manifest
+    """Every digest that the records hold: of what was read, of what was made from it, of what was shipped."""
+    yield from _digests_of_training(story)
+    yield from _digests_of_tables(story)
+    if story.search is not None:
+        yield "Checkpoint searched", story.search.checkpoint_sha256
+        yield "Predictor used by the search", story.search.predictor_sha256 or "none"
+        for device in story.search.devices:
+            yield f"Predictor of {device.target} ({device.source})", device.predictor_sha256
+    if story.manifest is not None:
+        yield from _digests_of_bundle(story.manifest, story.checkpoint.data)
+
+
+def _digests_of_training(story: Story) -> Iterator[Row]:
+    checkpoint = story.checkpoint
     yield "Data", checkpoint.data.sha256
     yield from ((f"Data file {name}", sha256) for name, sha256 in checkpoint.data.files.items())
     yield f"Weights {checkpoint.weights}", checkpoint.weights_sha256
     yield "Tokenizer", checkpoint.tokenizer_sha256
-    if predictor is not None:
-        yield "Latency table behind the predictor", predictor.table_sha256
-    if search is not None:
-        yield "Checkpoint searched", search.checkpoint_sha256
-        yield "Predictor used by the search", search.predictor_sha256 or "none"
-        if len(search.devices) > 1:
-            for device in search.devices:
-                yield f"Predictor of {device.target} ({device.source})", device.predictor_sha256
-    if manifest is not None:
-        artifact = manifest.artifact
-        yield "Checkpoint shipped", manifest.checkpoint_sha256
-        yield f"Shipped file {artifact.file}", artifact.sha256
-        if artifact.checkpoint_sha256:
-            yield f"Checkpoint of {artifact.file}", artifact.checkpoint_sha256
-        if manifest.data.sha256 != checkpoint.data.sha256:
-            yield "Data of the shipped file", manifest.data.sha256
-        yield from ((f"In the bundle: {name}", sha256) for name, sha256 in manifest.files.items())
+    yield "Prepared data", checkpoint.prepared_sha256
+    for role, origin in (("Started from", checkpoint.origin), ("Teacher", checkpoint.teacher)):
+        if origin is not None:
+            yield f"{role}: {origin.title}", origin.sha256
+
+
+def _digests_of_tables(story: Story) -> Iterator[Row]:
+    known = story.predictor.table_sha256 if story.predictor is not None else ""
+    if known:
+        yield "Latency table behind the predictor", known
+    for table in story.tables:
+        digests = [table.sha256, table.predictor.table_sha256 if table.predictor is not None else ""]
+        for sha256 in dict.fromkeys(one for one in digests if one and one != known):
+            yield f"Latency table of {table.target}", sha256
+        if table.info is not None:
+            yield f"Reference model on {table.target}", table.info.reference_sha256
+
+
+def _digests_of_bundle(manifest: Manifest, trained_on: Data) -> Iterator[Row]:
+    artifact = manifest.artifact
+    yield "Checkpoint shipped", manifest.checkpoint_sha256
+    yield f"Shipped file {artifact.file}", artifact.sha256
+    if artifact.checkpoint_sha256:
+        yield f"Checkpoint of {artifact.file}", artifact.checkpoint_sha256
+    if manifest.engine is not None:
+        yield "ONNX file the engine was built from", manifest.engine.built_from_sha256
+    if manifest.data.sha256 != trained_on.sha256:
+        yield "Data of the shipped file", manifest.data.sha256
+        yield from ((f"Data file {name} of the shipped file", sha256) for name, sha256 in manifest.data.files.items())
+    yield from ((f"In the bundle: {name}", sha256) for name, sha256 in manifest.files.items())
 
 
 def _settings(story: Story) -> Iterator[Row]:
@@ -128,6 +170,9 @@ def _machines(story: Story) -> Table | None:
     machines: dict[str, Environment] = {}
     if story.predictor is not None and story.predictor.environment is not None:
         machines[f"{story.predictor.target}, for the latency table"] = story.predictor.environment
+    for table in story.tables:
+        if table.info is not None:
+            machines[f"{table.target}, for the latency table"] = table.info.environment
     if story.manifest is not None:
         machines[f"{story.manifest.target}, for the shipped file"] = story.manifest.environment
     if not machines:

@@ -28,9 +28,9 @@ def training(story: Story) -> Section:
     if not curve:
         blocks.append(Paragraph("No training curve was kept."))
     else:
-        blocks += _chart("Quality on the validation split", f"{_metric(curve)}, %", _quality(curve))
-        blocks += _chart("Training loss since the last look", "loss", _numbers(curve, "losses"))
-        blocks += _chart("State of the mixture", "value", _numbers(curve, "mixture"))
+        blocks += _chart("quality", "Quality on the validation split", f"{_metric(curve)}, %", _quality(curve))
+        blocks += _chart("losses", "Training loss since the last look", "loss", _numbers(curve, "losses"))
+        blocks += _chart("mixture", "State of the mixture", "value", _numbers(curve, "mixture"))
         blocks.append(_table(curve))
     return Section("training", "Training", blocks)
 
@@ -49,7 +49,7 @@ def _summary(story: Story) -> str:
     )
 
 
-def _chart(title: str, label: str, curves: Curves) -> list[Block]:
+def _chart(name: str, title: str, label: str, curves: Curves) -> list[Block]:
     """A line for each curve, or a sentence where fewer than two looks have a finite value."""
     curves = {name: [spot for spot in spots if math.isfinite(spot[1])] for name, spots in curves.items()}
     curves = {name: spots for name, spots in curves.items() if spots}
@@ -64,15 +64,16 @@ def _chart(title: str, label: str, curves: Curves) -> list[Block]:
         title,
         Axis.around((update for update, _ in everywhere), "update", room=0.02),
         Axis.around((value for _, value in everywhere), label, room=0.1, ticks=5),
+        name,
     )
     legend: list[LegendEntry] = []
-    for number, (name, spots) in enumerate(curves.items()):
-        kind, shape = f"series-{number % len(_SHAPES)}", _SHAPES[number % len(_SHAPES)]
+    for number, (curve, spots) in enumerate(curves.items()):
+        kind, shape, words = f"series-{number % len(_SHAPES)}", _SHAPES[number % len(_SHAPES)], _WORDS.get(curve, curve)
         chart.line(spots, kind)
-        for update, value in spots:
-            tooltip = f"{_WORDS.get(name, name)}, update {count(update)}: {significant(value)}"
-            chart.mark((update, value), kind, tooltip, shape, 2.5 if len(spots) > _MANY else 4)
-        last = f"{_WORDS.get(name, name)}: {significant(spots[-1][1])} at the end"
+        few = len(spots) <= _MANY
+        told = [f"{words}, update {count(update)}: {significant(value)}" for update, value in spots] if few else ()
+        chart.marks(spots, kind, shape, 4 if few else 2.5, curve, tooltips=told)
+        last = f"{words}: {significant(spots[-1][1])} at the end"
         legend.append(LegendEntry(mark_swatch(kind, shape), last))
     return [Figure(chart.svg(), f"{title}.", legend)]
 
