@@ -131,6 +131,10 @@ def test_an_export_says_what_it_would_replace(made: Made, tmp_path: Path) -> Non
     assert "measured on quick" in found["replaced"]
     assert (found["precision"], found["format"], found["target"]) == ("fp32", "onnx", "quick")
     assert found["predicted_s"] > 0
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "manifest.json").write_text("{")
+    assert planned(made, "export", "--out", str(damaged))["replaced"] == "a bundle that cannot be read"
     other = planned(made, "export", "--arch", "largest", "--precision", "auto", "--out", "bundles/other")
     assert (other["replaced"], other["precision"], other["folder"]) == (None, "auto", "bundles/other")
 
@@ -155,4 +159,7 @@ def test_a_training_warns_of_files_that_are_not_there(tmp_path: Path) -> None:
         "there is no nope.csv",
         "there is no none.csv",
     ]
+    for given in (("--data", "a.en", "a.de"), ("--data=a.en", "a.de"), ("--data", "a.en", "--data=a.de")):
+        told = call(tmp_path, *plan, "--task", "translate", *given).envelope["warnings"]
+        assert [line.partition(":")[0] for line in told] == ["there is no a.en", "there is no a.de"]
     assert call(tmp_path, *plan, "--task", "translate", "--data", "system:fr").envelope["warnings"] == []

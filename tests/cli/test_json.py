@@ -107,6 +107,7 @@ def test_what_cannot_be_parsed_is_one_object(tmp_path: Path, path: tuple[str, ..
         (["verify", "--json"], "mostool verify --help"),
         (["train", "--json", "--data"], "--help"),
         (["train", "--data", "--json"], "--help"),
+        (["train", "--data", "--valid", "v.tsv", "--json"], "--help"),
         (["train", "--data", "a.tsv", "--valid", "--json"], "--help"),
         (["search", "--run", "--json"], "runs here: "),
     ],

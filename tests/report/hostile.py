@@ -29,7 +29,7 @@ def hostile_twin(story: Story, text: str) -> Story:
     encodable = text.encode("utf-8", "replace").decode("utf-8")
     return Story(
         **{
-            name: _poisoned_part(value, text if name in ("title", "remarks") else encodable)
+            name: _poisoned_part(value, text if name in ("title", "remarks", "run") else encodable)
             for name, value in story._asdict().items()
         }
     )

@@ -208,6 +208,7 @@ def _table(target: str, number: int, predictor: records.PredictorInfo | None) ->
             created_at=example_run.WHEN,
         ),
         rows=tuple(rows),
+        sha256=predictor.table_sha256 if predictor else example_run.digest(target),
         predictor=predictor,
     )
 

@@ -128,6 +128,13 @@ def test_a_front_of_nothing_or_of_one_is_a_sentence() -> None:
     assert "has not been run" in sentences(front(make_story(search=None, manifest=None)))
 
 
+def test_one_is_one_and_several_are_several() -> None:
+    alone = front(make_story(search=make_search(1), manifest=None))
+    assert "evaluated 1 subnet of tiny-bert" in sentences(alone)
+    assert tables(alone)[-1].caption == "The one evaluation"
+    assert "evaluated 2 subnets of" in sentences(front(make_story(search=make_search(2), manifest=None)))
+
+
 def test_evaluations_without_the_cost_are_counted_not_drawn() -> None:
     search = make_search(12)
     bare = msgspec.structs.replace(search.evaluations[0], costs={})

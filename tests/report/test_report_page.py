@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from xml.etree.ElementTree import XML
 
 import msgspec
@@ -13,6 +14,8 @@ from hostile import MARKUP, hostile_twin
 from partial_runs import PARTIAL
 from report_reader import Page
 
+from toolchain import report
+from toolchain.cli.reference import commands, options_of
 from toolchain.report import Story, render_report
 from toolchain.report.blocks import Figure
 from toolchain.report.sections.front import front
@@ -106,3 +109,10 @@ def test_a_story_that_is_not_whole_is_still_a_sound_page(case: Callable[[], Stor
     assert "nan" not in {value for _, held in page.elements for value in held.values()}
     assert "None" not in page.text
     assert page.tags()["svg"] == page.tags()["figure"] + len(page.of_class("swatch-box"))
+
+
+def test_every_option_that_the_page_speaks_of_exists() -> None:
+    known = {name for _, command, _ in commands() for option in options_of(command) for name in option.opts}
+    folder = Path(report.__file__).parent
+    said = {flag for file in folder.rglob("*.py") for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", file.read_text())}
+    assert {"--run", "--arch", "--latency"} <= said <= known

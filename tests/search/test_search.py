@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from toolchain.errors import InfeasibleError, UsageError
 from toolchain.progress import Progress
-from toolchain.records import Budget, metric_of
-from toolchain.search import NEVER, SEARCHERS, Found, Measuring, Search, Step, spell, violation
+from toolchain.records import NEVER, Budget, metric_of
+from toolchain.search import SEARCHERS, Found, Measuring, Search, Step, spell, violation
 from toolchain.space import Architecture, SearchSpace
 
 from .toy_problem import LATENCY, MEDIUM, SMALL, SPACE, Judged, ToyProblem, limit

@@ -61,7 +61,7 @@ _OF_A_RUN = ("run", "arch")
 @click.option(
     "--device",
     shell_complete=completing.devices,
-    help="Where the file is measured. [the search's device, else the last profiled, else cpu]",
+    help="Where the file is measured. [the search's device, else the last profiled, else cpu; what is brought: cpu]",
 )
 @click.option(
     "--batch", type=click.IntRange(1), help="Sequences in one pass. [the search's, else the last profiled, else 1]"

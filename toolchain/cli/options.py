@@ -59,14 +59,11 @@ class FilesAfterData(Command):
         spread: list[str] = []
         flag: str | None = None
         for given in args:
-            if given in self._SEVERAL:
-                flag = given
-                spread.append(given)
-            elif given.startswith("-"):
+            if given.startswith("-"):
                 if flag is not None and spread[-1] == flag:  # click would take the next option for a file's name
-                    message = f"Option '{flag}' requires an argument"
-                    raise click.BadOptionUsage(flag, message, ctx)
-                flag = None
+                    raise click.BadOptionUsage(flag, f"Option '{flag}' requires an argument", ctx)
+                name = given.partition("=")[0]
+                flag = name if name in self._SEVERAL else None  # of `--data=a b` too
                 spread.append(given)
             elif flag is not None and spread[-1] != flag:
                 spread += [flag, given]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from toolchain.errors import UsageError
+from toolchain.errors import IntegrityError, UsageError
 from toolchain.export import read_manifest
 from toolchain.pipeline.course import Course
 from toolchain.pipeline.pricing import Prices
@@ -202,7 +202,10 @@ def _replaced(folder: Path) -> str | None:
         return None
     if not (folder / "manifest.json").is_file():
         raise UsageError(f"{folder} is there and is not a bundle", hint="choose another place with --out")
-    manifest = read_manifest(folder)
+    try:
+        manifest = read_manifest(folder)
+    except IntegrityError:  # an export writes its own in that place, whatever this one says
+        return "a bundle that cannot be read"
     made = f"{manifest.artifact.precision} of {manifest.created_at:%Y-%m-%d %H:%M}"
     if manifest.latency is None or manifest.environment is None:
         return made

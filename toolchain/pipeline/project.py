@@ -44,7 +44,7 @@ class Project(NamedTuple):
 
     def bundle_folder(self, run: Path, architecture: Architecture) -> Path:
         """bundles/<run>-<architecture>, where export puts a subnet unless told otherwise."""
-        return self.bundles / f"{run.name}-{architecture.id}"
+        return self.bundles / f"{run.resolve().name}-{architecture.id}"
 
     def find_run(self, run: Path | None) -> Path:
         """The folder of the run that is meant: the one given, by path or by name in runs/, else the newest.

@@ -36,6 +36,8 @@ def front(story: Story) -> Section:
 def _summary(search: SearchResult) -> str:
     devices = " and ".join(device.target for device in search.devices) or search.target
     device = f"for {devices}" if devices else "without a device"
+    total = len(search.evaluations)
+    subnets = f"{count(total)} subnet{'' if total == 1 else 's'}"
     feasible = sum(each.feasible for each in search.evaluations)
     stopped = sum(each.stopped for each in search.evaluations)
     given_up = (
@@ -45,8 +47,8 @@ def _summary(search: SearchResult) -> str:
         else ""
     )
     return (
-        f"The searcher {search.searcher} evaluated {count(len(search.evaluations))} subnets of {search.space.name} "
-        f"{device}, seed {search.seed}; {count(feasible)} of them keep the budgets.{given_up}"
+        f"The searcher {search.searcher} evaluated {subnets} of {search.space.name} {device}, seed {search.seed}; "
+        f"{count(feasible)} of them {'keeps' if feasible == 1 else 'keep'} the budgets.{given_up}"
     )
 
 
@@ -123,7 +125,10 @@ def _evaluations_table(search: SearchResult, key: str) -> Table:
     """All of them in their order; of very many the best, since every one has its mark and its card."""
     total = len(search.evaluations)
     if total <= _LISTED:
-        caption, listed = f"All {count(total)} evaluations, in the order of the search", list(search.evaluations)
+        all_of_them = (
+            "The one evaluation" if total == 1 else f"All {count(total)} evaluations, in the order of the search"
+        )
+        caption, listed = all_of_them, list(search.evaluations)
     else:
         caption = f"The best {_LISTED} of {count(total)} evaluations; all are in the search's result.json"
         listed = sorted(search.evaluations, key=lambda each: (each.stopped, not each.feasible, -each.quality.value))[

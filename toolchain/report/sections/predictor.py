@@ -73,7 +73,8 @@ def _summary(info: PredictorInfo) -> str:
         f"A {info.model.kind} model of {count(len(info.features))} features predicts the {info.quantity.words} "
         f"on {info.target} with "
         f"{workload_words(info.workload)}. Its errors are those on {_rows_word(info)} rows it had not seen. "
-        f"{percent(info.coverage)} of them lie within about ±{percent(info.interval)} of what was predicted."
+        f"Of subnets like those of its table {percent(info.coverage)} should take what is predicted, ±"
+        f"{percent(info.interval)} at most."
         f"{_remarks(info)}"
     )
 
@@ -87,7 +88,11 @@ def _remarks(info: PredictorInfo) -> str:
     left_out = sum(one.last - one.first + 1 for one in info.findings if one.kind == "outlier-block")
     words = f" {count(left_out)} rows of outlier blocks in its table were left out, there too." if left_out else ""
     others = sum(one.kind != "outlier-block" for one in info.findings)
-    words += f" Shifts, drift or outliers in it: {count(others)} (mostool predict --check)." if others else ""
+    words += (
+        f" Shifts, drift or outliers in it: {count(others)} (mostool predict --check TABLE names them)."
+        if others
+        else ""
+    )
     if info.source != "measured":
         words += f" The rows it was fitted on are {info.source}."
     if info.transfer is not None and info.transfer.used:
@@ -102,7 +107,9 @@ def _figures(info: PredictorInfo) -> list[Fact]:
         Fact("Within ±10 %", percent(error.within_10pct), f"of n = {count(error.n)} held-out rows"),
         Fact("Kendall's tau", significant(error.kendall_tau), "1 is the right order throughout"),
         Fact("Worst error", percent(error.worst), took),
-        Fact("Interval", f"±{percent(info.interval)}", f"holds {percent(info.coverage, 0)} of the held-out rows"),
+        Fact(
+            "Interval", f"±{percent(info.interval)}", f"should hold {percent(info.coverage, 0)} of subnets like these"
+        ),
     ]
 
 

@@ -24,7 +24,7 @@ def sweep(story: Story) -> Section:
         words = "No budget was set, so there is nothing to compare."
     elif len(search.picks) < 2:
         words = (
-            "One set of budgets was searched for. Several limits in one option, as in --budget 20ms,40ms, would show "
+            "One set of budgets was searched for. Several limits in one option, as in --latency 20ms,40ms, would show "
             "here what each of them is worth."
         )
     else:

@@ -57,7 +57,7 @@ def _chart(name: str, title: str, label: str, curves: Curves) -> list[Block]:
     if not everywhere:
         return [Paragraph(f"{title}: nothing was recorded.")]
     if len({update for update, _ in everywhere}) < 2:
-        words = ", ".join(f"{_WORDS.get(name, name)} {significant(spots[0][1])}" for name, spots in curves.items())
+        words = ", ".join(f"{_name(name)} {significant(spots[0][1])}" for name, spots in curves.items())
         at = count(everywhere[0][0])
         return [Paragraph(f"{title}: a single look, at update {at}: {words}{' (%)' if label.endswith('%') else ''}.")]
     chart = Chart(
@@ -68,7 +68,7 @@ def _chart(name: str, title: str, label: str, curves: Curves) -> list[Block]:
     )
     legend: list[LegendEntry] = []
     for number, (curve, spots) in enumerate(curves.items()):
-        kind, shape, words = f"series-{number % len(_SHAPES)}", _SHAPES[number % len(_SHAPES)], _WORDS.get(curve, curve)
+        kind, shape, words = f"series-{number % len(_SHAPES)}", _SHAPES[number % len(_SHAPES)], _name(curve)
         chart.line(spots, kind)
         few = len(spots) <= _MANY
         told = [f"{words}, update {count(update)}: {significant(value)}" for update, value in spots] if few else ()
@@ -76,6 +76,10 @@ def _chart(name: str, title: str, label: str, curves: Curves) -> list[Block]:
         last = f"{words}: {significant(spots[-1][1])} at the end"
         legend.append(LegendEntry(mark_swatch(kind, shape), last))
     return [Figure(chart.svg(), f"{title}.", legend)]
+
+
+def _name(curve: str) -> str:
+    return _WORDS.get(curve, curve.replace("_", " "))
 
 
 def _quality(curve: Sequence[TrainingPoint]) -> Curves:
