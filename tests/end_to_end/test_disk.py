@@ -67,8 +67,8 @@ def test_a_disk_that_fills_up_while_profiling_keeps_what_was_measured(
     assert not parts(small_disk)
     (small_disk / "filler").unlink()
     done = call(project, "profile", "--device", "quick", "--n", str(len(kept) + 2), "--json").data
-    assert done["measured_now"] == 2
-    assert len(set(measured_ids(table))) == len(kept) + 2
+    assert done["measured_now"] >= 2  # more where what was kept of a group is not what the plan has first
+    assert len(set(measured_ids(table))) == len(measured_ids(table)) == len(kept) + done["measured_now"]
 
 
 @pytest.mark.fault("disk-full-export")
