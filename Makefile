@@ -56,8 +56,9 @@ $(VENV)/.python:
 	@touch $@
 
 $(VENV)/.runs: $(VENV)/.python pyproject.toml .ci/pins.txt
-	@echo "installing mostool into $(VENV); the first time this takes a few minutes"
+	@echo "installing mostool into $(VENV), once: 1 of 2, torch (minutes where its CUDA libraries come along)"
 	$(PIP) torch==2.13.0
+	@echo "2 of 2, everything else"
 	$(PIP) hatchling
 	$(PIP) --no-build-isolation --editable '.[all]'
 	@touch $@

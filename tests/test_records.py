@@ -240,6 +240,8 @@ def test_a_record_names_its_workload_and_states_its_quality() -> None:
     assert Workload(batch=2, sequence_length=64).slug == "b2-t64"
     quality = Quality(metric="masked_accuracy", value=0.1234, loss=2.0, n=10, split="validation")
     assert str(quality) == "masked accuracy 12.3 % on 10 validation items"
+    bleu = Quality(metric="bleu", value=0.1128, loss=2.0, n=10, split="test", also={"token_accuracy": 0.33})
+    assert str(bleu) == "BLEU 11.3, token accuracy 33.0 % on 10 test items"
 
 
 def test_an_outcome_is_timed_or_failed_and_says_which() -> None:

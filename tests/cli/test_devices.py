@@ -106,6 +106,12 @@ def test_an_unknown_host_key_is_shown_and_nothing_is_written(board: FakeBoard, t
     assert not (tmp_path / "targets").exists()
 
 
+def test_a_host_nobody_knows_is_looked_for_in_what_was_typed(board: FakeBoard, tmp_path: Path) -> None:
+    board.know(tmp_path)
+    board.set(status=255, says="ssh: Could not resolve hostname board: Name or service not known\n")
+    refused(call(tmp_path, *ADD), 4, "rpi (board) cannot be reached", "hint: check --host")
+
+
 def test_another_host_key_than_the_expected_is_refused(board: FakeBoard, tmp_path: Path) -> None:
     own, other = map(fingerprint, KEYS)
     told = refused(call(tmp_path, *ADD, "--fingerprint", other), 4, own, other)
@@ -219,7 +225,7 @@ def test_files_of_the_project_are_named_as_such(board: FakeBoard, tmp_path: Path
         (["rpi", "--host", "pi@board", "--user", "pi"], "the user is given twice"),
         (["rpi", "--host", "-oProxyCommand=x"], "is no host"),
         (["rpi", "--host", "board; rm"], "is no host"),
-        (["rpi", "--host", ""], "does not say where"),
+        (["rpi", "--host", ""], "nobody has said yet where rpi is"),
         (["rpi", "--user", "p i"], "is no user"),
         (["rpi", "--identity", "none"], "there is no file none"),
         (["rpi", "--ssh-config", "none"], "there is no file none"),

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from made_project import CLASSIFY, TRAINING, Made, call, refused, require, sentences, write_inputs
 
+from toolchain.errors import InfeasibleError
+from toolchain.pipeline import train as pipeline
+
 LABELLED = "".join(f"{text}\t{label}\n" for text, label in sentences(40))
 
 
@@ -15,6 +18,19 @@ LABELLED = "".join(f"{text}\t{label}\n" for text, label in sentences(40))
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project nothing has been done in; the tests here leave it so."""
     return write_inputs(tmp_path_factory.mktemp("inputs") / "project")
+
+
+@pytest.mark.parametrize(("given", "noted"), [((), True), (("-q",), False), (("--data", "data.tsv"), False)])
+def test_training_on_what_is_here_is_said_before_it_begins(
+    inputs: Path, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], noted: bool
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise InfeasibleError("stopped")
+
+    monkeypatch.setattr(pipeline, "train_supernet", stop)
+    told = require(call(inputs, "train", "--space", "tiny", *given), 3)
+    assert told.err.startswith("note: no --data was given") == noted
+    assert told.err.splitlines()[-2].endswith("stopped")
 
 
 # -- names -----------------------------------------------------------------------------------------------------------
@@ -37,7 +53,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["export", "--device", "quik"], "'quik'", "did you mean quick?"),
         (["devices", "show", "quik"], "'quik'", "did you mean quick?"),
         (["search", "--searcher", "evolutoin"], "'evolutoin'", "did you mean evolution?"),
-        (["train", "--mixture", "neurons"], "'neurons'", "'neuron'"),
+        (["train", "--mixture", "neurons"], "'neurons'", "did you mean neuron?"),
+        (["train", "--task", "clasify"], "'clasify'", "did you mean classify?"),
+        (["export", "--format", "onxx"], "'onxx'", "did you mean onnx?"),
+        (["export", "--format", "zzz"], "'zzz'", "see mostool export --help"),
         (["evaluate", "--run", "word"], "word", "words"),
         (["evaluate", "--arch", "smalest"], "'smalest'", "smallest"),
     ],
@@ -84,7 +103,6 @@ def test_an_unknown_name_is_answered_with_the_nearest(
         ["export", "--format", "tensorflow"],
         ["predict"],
         ["sample", "--n", "0"],
-        ["verify"],
         ["evaluate", "--source", "disk"],
         ["evaluate", "--run", "data.tsv"],
         ["evaluate", "--run", "nothing"],

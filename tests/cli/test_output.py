@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import msgspec
 import pytest
+from made_project import Made
 
 from toolchain.cli import output
-from toolchain.cli.words import cost_columns, costs_in_words, of_emulated, on_run
+from toolchain.cli.words import cost_columns, costs_in_words, counted, demo_in_words, of_emulated, on_run, program
 from toolchain.errors import MostoolError
 from toolchain.progress import Progress
-from toolchain.records import NEVER, Budget, Cost, Evaluation, Quality, Source, names_of
+from toolchain.records import (
+    NEVER,
+    Budget,
+    BudgetOutcome,
+    Cost,
+    Evaluation,
+    Manifest,
+    Quality,
+    Source,
+    names_of,
+    read_record,
+)
 from toolchain.space import Architecture
 
 
@@ -51,6 +66,47 @@ def test_words_from_elsewhere_do_nothing_to_a_terminal(capsys: pytest.CaptureFix
     assert lines[:4] == [f"error: {told}", f"why: {told}", f"hint: {told}", f"warning: {told}"]
     assert lines[4].endswith(f" {told}")
     assert len(lines) == 5
+
+
+def test_one_is_no_plural() -> None:
+    assert [counted(count, "subnet") for count in (0, 1, 1200)] == ["0 subnets", "1 subnet", "1,200 subnets"]
+
+
+def test_the_next_command_is_one_that_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for running, typed in {
+        ".venv/bin/mostool": "../.venv/bin/mostool",
+        "/opt/my own/mostool": "'/opt/my own/mostool'",
+        "/there/toolchain/__main__.py": f"{shlex.quote(sys.executable)} -m toolchain",
+    }.items():
+        monkeypatch.setattr(sys, "argv", [running, "demo"])
+        assert program(Path("mostool-demo")) == typed
+    (tmp_path / "mostool").touch(0o755)
+    assert program(Path("mostool-demo")) == "mostool"
+
+
+def test_the_demo_says_what_its_budgets_are_and_how_to_go_on(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(sys, "argv", [".venv/bin/mostool", "demo"])
+    manifest = read_record(made.bundle / "manifest.json", Manifest)
+    budget = Budget(metric="latency_s", limit=0.005, target="cpu")
+    outcome = BudgetOutcome(budget=budget, value=0.004, source="measured", met=True)
+    cost = Cost(value=2**20, upper=2**20, source="counted")
+    extreme = SimpleNamespace(costs={"size_bytes": cost, "parameters": cost})
+    shown = SimpleNamespace(
+        manifest=msgspec.structs.replace(manifest, budgets=(outcome,), predicted_s=0.004),
+        searched=SimpleNamespace(result=SimpleNamespace(largest=extreme, smallest=extreme)),
+        exported=SimpleNamespace(folder=made.bundle),
+        **dict.fromkeys(("largest", "smallest"), manifest.quality),
+        **dict.fromkeys(("largest_s", "smallest_s"), 0.01),
+        prediction_error=0.01,
+        verdicts={"it holds": True},
+        report=Path("report.html"),
+    )
+    lines = demo_in_words(shown, Path("mostool-demo"))
+    assert "budget  5.000 ms, about 50 % of what the largest takes: 4.000 ms measured, kept" in lines
+    typed = [f"  ../.venv/bin/mostool {name}" for name in ("profile", "search", "export")]
+    assert lines[-6:] == ["go on:", "  cd mostool-demo", *typed, "PASS"]
 
 
 def subnet(source: Source = "predicted", **costs: float) -> Evaluation:

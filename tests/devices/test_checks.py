@@ -213,6 +213,11 @@ def test_a_host_that_lacks_what_only_some_need_is_healthy() -> None:
     facts = msgspec.structs.replace(HEALTHY, modules={name: Module(version="1") for name in names})
     found = checks.of_host(facts, ssh=True, pip=True, gpu="")
     assert {check.state for check in found} == {"ok"}
+    optional = checks.of_host(facts, ssh=True, pip=True, gpu="", lacking={"track": ("accelerate",), "search": ()})
+    assert {check.name: check.state for check in optional if check.name.startswith("mostool[")} == {
+        "mostool[track]": "not there",
+        "mostool[search]": "ok",
+    }
     lacking = checks.of_host(facts, ssh=False, pip=False, gpu="")
     assert [check.name for check in lacking if check.state == "warning"] == ["ssh", "pip"]
     broken = msgspec.structs.replace(HEALTHY, modules={}, disk_free_bytes=1 << 20)

@@ -11,7 +11,7 @@ from toolchain import records
 from toolchain.cli import main
 from toolchain.cli.app import app
 from toolchain.cli.docs import FOLDER as DOCS
-from toolchain.cli.docs import find_pages
+from toolchain.cli.docs import find_pages, readable
 from toolchain.cli.reference import FILES, FOLDER, commands, options_of, pages
 from toolchain.records import Stored
 
@@ -52,10 +52,41 @@ def test_docs_lists_its_pages_and_shows_one(capsys: pytest.CaptureFixture[str]) 
     assert main(["docs", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)["data"]
     assert [one["page"] for one in listed] == list(find_pages())
+    page = (FOLDER / "exit-codes.md").read_text(encoding="utf-8")
     assert main(["docs", "exit-codes"]) == 0
-    assert capsys.readouterr().out == (FOLDER / "exit-codes.md").read_text(encoding="utf-8")
-    assert main(["docs", "exit-code"]) == 2
-    assert "did you mean exit-codes?" in capsys.readouterr().err
+    assert capsys.readouterr().out == page.partition("-->\n")[2].lstrip()
+    assert main(["docs", "exit-codes", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["data"]["text"] == page
+    for near, name in {"exit-code": "exit-codes", "search": "search-under-budgets", "add-a-pie": "add-a-pi"}.items():
+        assert main(["docs", near]) == 2
+        assert f"did you mean {name}?" in capsys.readouterr().err
+
+
+def test_a_page_is_shown_without_what_only_tests_read(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in find_pages():
+        assert main(["docs", name]) == 0
+        shown = capsys.readouterr().out
+        assert not re.search(r"^<!--|^```\w* ", shown, re.MULTILINE), name
+        assert "mostool docs README" not in shown
+        linked = re.findall(r"\]\(([\w./-]+)\.md\)", shown)
+        assert all(link.endswith("README") for link in linked), (name, linked)
+
+
+def test_a_link_is_shown_as_what_is_typed() -> None:
+    text = (
+        "\n<!-- test: board -->\n\n[Pi](add-a-pi.md), [measured.md](../explanation/measured.md), [R](../README.md)\n\n"
+    )
+    block = "```sh not-run: it is typed there\necho '[a](add-a-pi.md)' # <!-- x -->\n<!-- y -->\n```\n"
+    assert readable(text + block, DOCS / "howto") == [
+        "Pi (`mostool docs add-a-pi`), `mostool docs measured`, [R](../README.md)",
+        "",
+        "(No test runs this: it is typed there.)",
+        "",
+        "```sh",
+        "echo '[a](add-a-pi.md)' # <!-- x -->",
+        "<!-- y -->",
+        "```",
+    ]
 
 
 def test_pages_have_names_of_their_own() -> None:

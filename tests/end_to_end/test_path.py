@@ -11,11 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from made_project import MLM, Made, call, refused, require, spawn
 
 from toolchain.export import read_manifest
 from toolchain.pipeline import verify
+from toolchain.pipeline.shipped import doubts_of_foresight
+from toolchain.pipeline.subjects import Foreseen
 
 LATENCY = re.compile(
     r"[\d.]+ ms ± [\d.]+ % \(p50(; p99 [\d.]+ ms)?; n=\d+ calls in \d+ rounds\) "
@@ -187,7 +190,12 @@ def test_an_impossible_budget_names_the_nearest_subnet(project: Path) -> None:
     assert told.err.startswith("no answer: ")
     failed = call(project, "search", "--latency", "1us", "--json").error
     assert failed["kind"] == "infeasible"
-    assert "where 0.001 ms on quick is allowed" in failed["message"]
+    assert "ms on quick (measured) where 0.001 ms on quick is allowed" in failed["message"]
+    assert "times the budget" in failed["message"]
+    dry = refused(call(project, "search", "--latency", "1us", "--dry-run"), 3, "times the budget")
+    would = re.search(r"with ([\d.]+) ms on quick it would fit, as measured", dry.err)
+    assert would is not None
+    require(call(project, "search", "--latency", f"{would[1]}ms", "--dry-run"))
 
 
 def test_a_device_that_was_not_profiled_is_not_guessed_at(project: Path) -> None:
@@ -204,6 +212,40 @@ def test_a_limit_for_one_device_is_not_held_against_another(project: Path) -> No
     assert manifest["target"] == "other"
     assert manifest["budgets"] == []
     assert manifest["predicted_s"] is None
+
+
+def test_what_a_search_picked_keeps_its_budgets_however_it_is_named(project: Path) -> None:
+    asked = ("search", "--objective", "params", "--remeasure", "0", "--evaluations", "6", "--json")
+    earlier = call(project, *asked, "--params", "12k").data["winner"]["id"]
+    sweep = call(project, *asked, "--params", "9k,8k", "--size", "70kB").data
+    picked = [(one["winner"], one["budgets"]) for one in sweep["picks"] if one["winner"]]
+    limits = {earlier: [12000.0]} | {name: [one["limit"] for one in budgets] for name, budgets in picked}
+    limits[sweep["winner"]["id"]] = [one["limit"] for one in sweep["budgets"]]
+    for name, wanted in limits.items():
+        manifest = call(project, "export", "--arch", name, "--device", "quick", "--json").data["manifest"]
+        assert [one["budget"]["limit"] for one in manifest["budgets"]] == wanted
+    again = require(call(project, "export", "--arch", earlier))
+    replaced = re.search(
+        r"\nreplaces (bundles/\S+): fp32 of \d{4}-\d\d-\d\d \d\d:\d\d, .* judged by a budget", again.out
+    )
+    assert replaced is not None
+    assert again.out.startswith(f"{replaced[1]}\n")
+    assert again.out.splitlines()[-1].startswith("next: mostool verify")
+    elsewhere = require(call(project, "export", "--arch", earlier, "--out", "bundles/elsewhere"))
+    assert "replaces" not in elsewhere.out
+
+
+def test_a_file_is_judged_by_what_was_measured_before_it_is_by_what_was_predicted(made: Made) -> None:
+    manifest = read_manifest(made.bundle)
+    assert manifest.latency is not None
+    taken_s = manifest.latency.median_s
+    astray = msgspec.structs.replace(manifest, predicted_s=1.5 * taken_s)
+    (wrong,) = doubts_of_foresight(astray, Foreseen(None, "measured", 0.03))
+    assert wrong.endswith("the predictor is that wrong for this subnet (its held-out error is 3.0 %)")
+    assert doubts_of_foresight(astray, Foreseen(1.1 * taken_s, "measured", 0.03)) == []
+    (changed,) = doubts_of_foresight(astray, Foreseen(2 * taken_s, "measured", 0.03))
+    assert f"took {2e3 * taken_s:.3f} ms, measured, when the table was filled" in changed
+    assert doubts_of_foresight(msgspec.structs.replace(manifest, predicted_s=taken_s), None) == []
 
 
 def test_export_without_a_search_builds_for_the_device_profiled_last(project: Path, made: Made) -> None:

@@ -178,7 +178,7 @@ def test_a_limit_is_of_everything_that_is_said(trained: Trained, tmp_path: Path)
     assert all_of_them == whole
     assert (tmp_path / "few").read_text().splitlines() == (tmp_path / "whole").read_text().splitlines()[:7]
     told = require(call(trained.root, "evaluate", "--arch", "largest", "--limit", "3"))
-    assert "bleu" in told.out
+    assert "BLEU" in told.out
     assert "token accuracy" in told.out
     assert "on 3 test items" in told.out
     assert "translate: 3/3" in told.err

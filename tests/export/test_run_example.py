@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
+import toolchain.export
 from toolchain.export import open_session, write_bundle
 from toolchain.text import encode_texts, read_tokenizer
 from toolchain.text.tokenizing import PAD
@@ -154,3 +155,11 @@ def test_what_the_guard_keeps_out_is_kept_out(tmp_path: Path) -> None:
     (tmp_path / "run_example.py").write_text("import torch")
     with pytest.raises(AssertionError, match="stranger"):
         run_example(tmp_path)
+
+
+@pytest.mark.parametrize("script", ["run_example.py", "run_translation.py"])
+def test_a_python_without_its_packages_is_told_what_it_needs(script: str) -> None:
+    path = Path(toolchain.export.__path__[0]) / script
+    done = subprocess.run([sys.executable, "-S", "-I", path], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "No module named 'numpy'; it needs three packages: pip install numpy onnxruntime tokenizers\n"

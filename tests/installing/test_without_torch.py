@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -79,7 +80,9 @@ def test_doctor_lists_the_extras(there: Path, absent: dict[str, str]) -> None:
     found = {one["name"]: one for one in told}
     assert found["mostool[train]"]["found"].startswith("lacks torch, safetensors, tokenizers, sacrebleu: pip install")
     assert found["mostool[search]"]["found"] == "lacks pymoo: pip install 'mostool[search]'"
+    assert found["mostool[search]"]["state"] == "not there"
     assert "torch" not in found
+    assert re.search(r"^-- +mostool\[search\]  ", require(spawn(there, "doctor", **absent)).out, re.MULTILINE)
     here = {one["name"]: one for one in spawn(there, "doctor", "--json").data["checks"]}
     assert here["mostool[onnx]"]["found"] == "there"
     assert here["torch"]["state"] == here["onnx"]["state"] == "ok"

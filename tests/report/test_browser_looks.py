@@ -6,13 +6,15 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
+import msgspec
 import pytest
 from browser import Scheme, Visit
 from conftest import Opener
-from example_run import make_story
+from example_run import make_story, of_search
 from large_run import wide_story
 
 from toolchain.report import Story
+from toolchain.space import Architecture
 
 WIDTHS = (1280, 390)
 LEAST_TEXT_PX = 11
@@ -51,6 +53,29 @@ def test_nothing_sticks_out(opened: Opener, story: Story, width: int) -> None:
         assert seen.look("crowded") == []
         assert seen.look("marksOutside") == []
         unfold(seen)
+
+
+def test_a_translators_long_shapes_break_into_lines(opened: Opener, story: Story) -> None:
+    """The front's last column stands in the page beside all figures, whatever the number of axes."""
+    axes = {
+        f"{side}_{what}": (2048,) * 6 for side in ("encoder", "decoder") for what in ("heads", "ffn", "cross_heads")
+    }
+    search = of_search(story)
+    long = tuple(
+        msgspec.structs.replace(each, architecture=Architecture("translator", {**each.architecture.axes, **axes}))
+        for each in search.evaluations
+    )
+    seen = opened(story._replace(search=msgspec.structs.replace(search, evaluations=long)))
+    unfold(seen)
+    hidden = seen.ask(
+        """() => [...document.querySelectorAll('#front td.long')].map(cell => {
+             const wide = cell.closest('.wide');
+             return [cell.getBoundingClientRect().right - wide.getBoundingClientRect().right,
+               wide.scrollWidth - wide.clientWidth];
+           })"""
+    )
+    assert len(hidden) > 1
+    assert max(map(max, hidden)) <= 1
 
 
 @pytest.mark.parametrize("width", WIDTHS)

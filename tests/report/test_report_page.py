@@ -11,16 +11,18 @@ import msgspec
 import pytest
 from example_run import make_predictor, make_story
 from hostile import MARKUP, hostile_twin
+from markupsafe import escape
 from partial_runs import PARTIAL
-from report_reader import Page
+from report_reader import Page, tables
 
 from toolchain import report
 from toolchain.cli.reference import commands, options_of
 from toolchain.report import Story, render_report
 from toolchain.report.blocks import Figure
 from toolchain.report.sections.front import front
+from toolchain.report.sections.words import words
 
-SECTIONS = 12
+SECTIONS = 13
 
 
 def test_the_page_is_sound_html_with_one_heading(story: Story) -> None:
@@ -33,6 +35,26 @@ def test_the_page_is_sound_html_with_one_heading(story: Story) -> None:
     assert len(anchors) == len(set(anchors)) == SECTIONS
     links = [held["href"] for tag, held in page.elements if tag == "a"]
     assert links == [f"#{anchor}" for anchor in anchors]
+
+
+def test_of_many_warnings_some_stand_at_the_top_with_a_way_to_the_rest(story: Story) -> None:
+    told = Page(render_report(story._replace(remarks=tuple(f"remark number {number}" for number in range(3)))))
+    assert "3 warnings to read first: remark number 0" in told.text
+    assert "more in Provenance" not in told.text
+    page = Page(render_report(story._replace(remarks=tuple(f"remark number {number}" for number in range(5)))))
+    assert "remark number 2 and 2 more in Provenance" in page.text
+    assert [held["href"] for tag, held in page.elements if tag == "a"].count("#provenance") == 2
+    assert page.faults == []
+
+
+def test_the_words_are_few_and_each_stands_once(story: Story) -> None:
+    html = render_report(story)
+    section = html[html.index('<section id="words">') : html.index("</main>")]
+    assert len(section.encode()) < 2000
+    (table,) = tables(words(story))
+    for word in ("Front", "Hypervolume", "Kendall's tau", "Given up early", "Noise floor", "A/A"):
+        assert [row[0] for row in table.rows].count(word) == 1
+        assert section.count(f"<th>{escape(word)}</th>") == 1
 
 
 def test_nothing_on_the_page_comes_from_outside(story: Story) -> None:

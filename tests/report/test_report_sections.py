@@ -46,6 +46,36 @@ def test_the_headline_tells_the_measured_winner(story: Story) -> None:
         assert f"{100 * seen.quality.value:.1f} %" in words
 
 
+def test_figures_of_two_metrics_are_named_and_not_compared(story: Story) -> None:
+    assert "two scales" not in sentences(headline(story))
+    assert [row[1] for row in tables(headline(story))[0].rows][::4] == [
+        "accuracy 87.1\N{NO-BREAK SPACE}%",
+        "accuracy 50.7\N{NO-BREAK SPACE}%",
+    ]
+    bleu = msgspec.structs.replace(quality(0.1128, "test", 872), metric="bleu", also={"accuracy": 0.324})
+    translator = in_manifest(story, quality=bleu, trivial_quality=None)
+    section = headline(translator)
+    (table,) = tables(section)
+    assert [row[1] for row in table.rows[:2]] == [
+        "BLEU 11.3; accuracy 32.4\N{NO-BREAK SPACE}%",
+        f"accuracy {100 * of_search(story).winner.quality.value:.1f}\N{NO-BREAK SPACE}%",
+    ]
+    assert [row[-1] for row in table.rows[:2]] == ["872 test items", "1,000 validation items"]
+    assert "judged by BLEU, the search went by accuracy: two scales, which are not to be compared" in sentences(section)
+    assert "BLEU 11.3 on 872 test items" in sentences(section)
+    assert not re.search(r"BLEU [\d.]+ %|[Bb]leu", Page(render_report(translator)).text)
+
+
+def test_the_headline_says_whose_items_flatter_and_what_the_interval_covers(story: Story) -> None:
+    words = sentences(headline(story))
+    assert "on the same 1,000 validation items for all, the winner has" in words
+    assert "they flatter it; the shipped file's figure is of 872 test items, on which nobody searched." in words
+    assert "± covers one session" in words
+    unshipped = sentences(headline(make_story(manifest=None)))
+    assert "they flatter it." in unshipped
+    assert "±" not in unshipped
+
+
 def test_the_headline_says_what_was_missed_and_by_how_much() -> None:
     search = make_search(20)
     story = make_story(search=search, manifest=make_manifest(search.winner, limit=0.02))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 from example_run import SPACE, quality
 
@@ -54,6 +55,10 @@ def test_three_digits_and_no_exponent(value: float, words: str) -> None:
 
 def test_words() -> None:
     assert units.quality_words(quality(0.8712, "test", 1872)) == "accuracy 87.1 % on 1,872 test items"
+    bleu = msgspec.structs.replace(quality(0.1128, "test", 2000), metric="bleu")
+    assert units.quality_words(bleu) == "BLEU 11.3 on 2,000 test items"
+    assert units.capital(units.metric_name(bleu)) == "BLEU"
+    assert units.merit(msgspec.structs.replace(bleu, value=math.inf)) == "unlimited"
     assert units.workload_words(Workload(batch=2, sequence_length=16)) == "batch 2, 16 tokens"
     assert units.architecture_words(SPACE.smallest()) == "hidden 32, layers 2, ffn 64 64"
     assert units.milliseconds(None) == "not enough samples"

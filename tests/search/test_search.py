@@ -103,6 +103,24 @@ def test_where_nothing_fits_the_nearest_is_named_and_what_would_have_to_give() -
     assert problem.priced < 40_000
 
 
+def test_the_nearest_is_told_as_it_was_measured_where_it_was() -> None:
+    """And one that was measured may be nearer than all that are predicted."""
+    problem = ToyProblem()
+    with pytest.raises(InfeasibleError) as refusal:
+        problem.search([limit(1e-6)])
+    assert refusal.value.why.count("takes at most") == 1
+    assert "ms on made (predicted) where 0.001 ms on made is allowed" in refusal.value.why
+    assert "times the budget)" in refusal.value.why
+    assert refusal.value.hint.split(";")[0].endswith("it would fit, as predicted")
+    quick = SPACE.middle()
+    problem.measured[quick.id], problem.known = 2e-3, [quick]
+    with pytest.raises(InfeasibleError) as refusal:
+        problem.search([limit(1e-6)])
+    assert refusal.value.why.startswith(f"the nearest, {quick.id} (")
+    assert ", takes 2 ms on made (measured) where 0.001 ms on made is allowed (2,000 times the b" in refusal.value.why
+    assert refusal.value.hint.startswith("with 2.02 ms on made it would fit, as measured")
+
+
 def test_only_the_budgets_that_are_missed_are_named() -> None:
     problem = ToyProblem()
     with pytest.raises(InfeasibleError) as refusal:
@@ -296,6 +314,23 @@ def test_what_wins_was_measured_and_keeps_the_budget_as_measured() -> None:
     assert all(one.feasible == (violation(one.costs, [budget]) == 0) for one in found.evaluations)
     chosen = [one.id for step in kept for one in step.to_measure]
     assert len(chosen) == len(set(chosen)) == len(problem.measured)
+
+
+def test_the_hypervolume_told_last_is_that_of_what_was_found() -> None:
+    """What is measured at the end, and a scale of its own, change it after the last subnets were looked at."""
+    problem, told = ToyProblem(doubt=0.0), list[Progress]()
+    search = measured(problem, [problem.budget(0.5)], "assisted", [])
+    search._listener = told.append
+    search.run()
+    before = len(told)
+    search.settle(search.scale)
+    search.settle(search.scale._replace(best=2.0))
+    assert told[-1].note.endswith(f"hypervolume {search.found.trace[-1].hypervolume:.3f}")
+    again = len(told)
+    assert again > before
+    assert told[-1].done == told[before - 1].done
+    search.settle(search.scale)
+    assert len(told) == again
 
 
 def test_what_was_known_before_teaches_wins_and_is_not_counted() -> None:

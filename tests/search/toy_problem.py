@@ -58,6 +58,7 @@ class ToyProblem:
         self.looked_at: Counter[str] = Counter()
         self.priced = 0
         self.measured: dict[str, float] = {}
+        self.known: list[Architecture] = []
 
     def _entries(self, one: Architecture) -> list[tuple[str, int, int]]:
         return [
@@ -137,7 +138,10 @@ class ToyProblem:
             self.costs,
             self.judge,
             measuring=measuring,
-            first=[fitting(self.space, budgets, self.price, seed) for budgets in budget_sets],
+            first=[
+                fitting(self.space, budgets, self.price, seed, costs=self.costs, known=self.known)
+                for budgets in budget_sets
+            ],
             before=before,
             keep=keep,
             listener=listener,

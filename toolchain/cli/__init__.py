@@ -6,9 +6,11 @@ Nothing heavy is imported before a command runs: `--help` and `--version` know n
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import io
 import os
+import re
 import signal
 import sys
 import traceback
@@ -132,7 +134,17 @@ def _usage(error: click.ClickException) -> UsageError:
         known = [name for parameter in context.command.params for name in parameter.opts]
         return unknown_name("option", error.option_name, known)
     command = f"{context.command_path} --help" if context else "mostool --help"
-    return UsageError(error.format_message().rstrip("."), hint=f"see {command}")
+    near = _nearest_choice(error)
+    return UsageError(error.format_message().rstrip("."), hint=f"did you mean {near}?" if near else f"see {command}")
+
+
+def _nearest_choice(error: click.ClickException) -> str:
+    """What is nearest to a value that is none of an option's choices; empty where nothing is near."""
+    kind = error.param.type if isinstance(error, click.BadParameter) and error.param is not None else None
+    given = re.match(r"'([^']+)'", error.message)  # click tells the value in its message alone
+    if not isinstance(kind, click.Choice) or given is None:
+        return ""
+    return next(iter(difflib.get_close_matches(given[1], [str(one) for one in kind.choices], n=1)), "")
 
 
 def _system(error: OSError) -> MostoolError:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _NARROW = 60
 """Columns below which what was found stands right behind the name of what was looked at."""
+_MARKS = {"not there": "--"}
+"""What stands before a check in place of its state: an extra that nobody needs yet is no matter to mend."""
 _name = click.argument("name", shell_complete=completing.devices)
 
 
@@ -257,13 +259,14 @@ def _print_before_failure(lines: Sequence[str], *, quiet: bool) -> None:
 
 def _checks_in_words(checks: Sequence[Check]) -> list[str]:
     """A line for each check, and below it what would mend it."""
-    states = max(len(check.state) for check in checks)
+    marks = {check.state: _MARKS.get(check.state, check.state) for check in checks}
+    states = max(map(len, marks.values()))
     width = screen_width()
     narrow = width is not None and width < _NARROW
     names = 0 if narrow else max(len(check.name) for check in checks)
     lines = []
     for check in checks:
-        lines.append(f"{check.state:<{states}}  {check.name:<{names}}  {printable(check.found)}".rstrip())
+        lines.append(f"{marks[check.state]:<{states}}  {check.name:<{names}}  {printable(check.found)}".rstrip())
         if check.mend and check.state != "ok":
             lines.append(f"{'':<{states}}  {'':<{names}}  -> {printable(check.mend)}")
     return lines

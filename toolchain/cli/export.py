@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 from toolchain.cli import completing
 from toolchain.cli.app import app, common
 from toolchain.cli.options import FILE, FOLDER, dry_run_option, run_option, strict_option
-from toolchain.cli.output import ProgressPrinter, plain, print_result
+from toolchain.cli.output import ProgressPrinter, ms, plain, print_result
 from toolchain.cli.values import DROP
 from toolchain.cli.words import manifest_in_words
 
@@ -101,17 +102,26 @@ def export(json: bool, quiet: bool, **options: Any) -> None:
         print_result(plain(made._asdict()), [], lines, as_json=json, quiet=quiet)
         return
     target = read_target(made.manifest.target, project.root)
-    data = {"bundle": str(made.folder), "manifest": made.manifest}
+    data = {"bundle": str(made.folder), "manifest": made.manifest, "replaced": made.replaced}
     where = "" if isinstance(target.connection, Local) else f" --device {target.id}"
-    lines = manifest_in_words(made.folder, made.manifest, where)
+    *lines, following = manifest_in_words(made.folder, made.manifest, where)
+    lines += [*_before(made), following]
     print_result(plain(data), made.warnings, lines, as_json=json, quiet=quiet)
+
+
+def _before(made: Exported) -> Iterator[str]:
+    """What was known of the subnet, and what stood in the bundle's place."""
+    if made.foreseen is not None and made.foreseen.table_s is not None and made.manifest.predicted_s:
+        yield f"before: {ms(made.foreseen.table_s)} {made.foreseen.source} in the device's latency table"
+    if made.replaced is not None:
+        yield f"replaces {made.folder}: {made.replaced}"
 
 
 def _subnet(project: Project, options: dict[str, Any], listener: ProgressListener) -> Exported | ExportPlan:
     from toolchain.errors import UsageError
     from toolchain.pipeline.choices import plan_export
+    from toolchain.pipeline.export import budgets_of, usual_device
     from toolchain.pipeline.export import export as export_run
-    from toolchain.pipeline.export import usual_device
     from toolchain.pipeline.runs import Run
     from toolchain.pipeline.shipping import Wanted
     from toolchain.records import Workload
@@ -120,17 +130,15 @@ def _subnet(project: Project, options: dict[str, Any], listener: ProgressListene
     if options["tokenizer"]:
         raise UsageError("a subnet has the tokenizer of its run", hint="leave --tokenizer out, or add --onnx")
     run = Run(project.find_run(options["run"]))
-    result = run.find_result()
     architecture = run.read_architecture(options["arch"] or "winner")
     device, usual = usual_device(project, run, architecture)
     workload = Workload(
         batch=options["batch"] or usual.batch, sequence_length=options["length"] or usual.sequence_length
     )
-    won = result is not None and result.winner.architecture == architecture
     wanted = Wanted(
         precision=options["precision"],
         max_drop=options["max_drop"],
-        budgets=result.budgets if result and won else (),
+        budgets=budgets_of(run, architecture),
         strict=options["strict"],
         licence=options["licence"],
         format=options["format"],

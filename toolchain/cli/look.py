@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -12,6 +12,10 @@ from toolchain.cli import completing
 from toolchain.cli.app import app, common
 from toolchain.cli.options import FOLDER, run_option, seed_option
 from toolchain.cli.output import ProgressPrinter, plain, print_result
+
+if TYPE_CHECKING:
+    from toolchain.pipeline.verify import Check
+    from toolchain.targets import Target
 
 
 @app.command(
@@ -145,38 +149,63 @@ def sample(json: bool, quiet: bool, **options: Any) -> None:
     print_result(plain(data), [], lines, as_json=json, quiet=quiet, verbatim=True)
 
 
-@app.command(short_help="check a bundle: its files, answers and speed")
-@click.argument("bundle", type=FOLDER, shell_complete=completing.bundles)
+@app.command(short_help="check bundles: their files, answers and speed")
+@click.argument("folders", metavar="[BUNDLE]...", nargs=-1, type=FOLDER, shell_complete=completing.bundles)
 @click.option("--no-speed", is_flag=True, help="Check files and answers, and measure nothing.")
 @click.option("--device", shell_complete=completing.devices, help="Let this target run the file. [this machine]")
 @common
-def verify(bundle: Path, no_speed: bool, device: str | None, json: bool, quiet: bool, debug: bool) -> None:  # noqa: ARG001
+def verify(folders: tuple[Path, ...], json: bool, quiet: bool, **options: Any) -> None:
     """Check a bundle: integrity, parity, speed. Exit code 5 when a file or an answer is wrong.
 
+    Without a BUNDLE it is the newest in bundles/; of several the first that fails ends it.
+
     \b
-    mostool verify bundles/NAME                    # here
+    mostool verify                                 # the newest bundle, here
     mostool verify bundles/NAME --device rpi       # on the board it is for
-    mostool verify bundles/NAME --no-speed         # in seconds, on a machine that is busy
+    mostool verify bundles/* --no-speed            # all, in seconds, on a machine that is busy
+    """
+    from toolchain.errors import MostoolError
+    from toolchain.pipeline.project import Project
+    from toolchain.targets import read_target
+
+    target = read_target(options["device"], Path()) if options["device"] else None
+    remark = [] if folders else ["the newest bundle in bundles/:"]
+    done: list[dict[str, Any]] = []
+    for folder in folders or (Project(Path()).newest_bundle(),):
+        try:
+            checks = _verified(folder, target, speed=not options["no_speed"], quiet=quiet)
+        except MostoolError as error:
+            error.data = plain(done) if done else error.data
+            raise
+        found = [f"ok  {check.name}: {check.detail}" for check in checks]
+        lines = [*([""] if done else []), *remark, *found, f"{folder}: verified"]
+        done.append({"bundle": str(folder), "checks": [check._asdict() for check in checks]})
+        if not json:
+            print_result(None, [], lines, as_json=False, quiet=quiet)
+    if json:
+        print_result(plain(done if len(done) > 1 else done[0]), [], [], as_json=True, quiet=quiet)
+
+
+def _verified(folder: Path, target: Target | None, *, speed: bool, quiet: bool) -> list[Check]:
+    """The checks of one bundle, which all passed.
+
+    Raises:
+        MostoolError: one did not.
     """
     from toolchain.errors import MostoolError
     from toolchain.pipeline.verify import verify as verify_bundle
-    from toolchain.targets import read_target
 
-    target = read_target(device, Path()) if device else None
     with ProgressPrinter(quiet=quiet) as listener:
-        done = verify_bundle(bundle, speed=not no_speed, target=target, listener=listener)
+        done = verify_bundle(folder, speed=speed, target=target, listener=listener)
     if not done.passed:
         failed = next(check for check in done.checks if not check.passed)
         passed = ", ".join(check.name for check in done.checks if check.passed)
         raise MostoolError(
-            f"{bundle} fails on {failed.name}",
+            f"{folder} fails on {failed.name}",
             why=f"{failed.detail}; {passed} passed",
             hint="is the machine busy? run it again",
         )
-    lines = [f"ok  {check.name}: {check.detail}" for check in done.checks]
-    lines.append(f"{bundle}: verified")
-    data = {"bundle": str(bundle), "checks": [check._asdict() for check in done.checks]}
-    print_result(plain(data), [], lines, as_json=json, quiet=quiet)
+    return done.checks
 
 
 @app.command(short_help="a run as one self-contained HTML page")

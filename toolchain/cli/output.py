@@ -69,6 +69,12 @@ def print_result(
         sys.stdout.write("".join(f"{line}\n" for line in fitted))
 
 
+def print_note(note: str, *, quiet: bool) -> None:
+    """What a person should know before long work begins, on stderr as its progress is."""
+    if not quiet:
+        _complain(f"note: {note}")
+
+
 def print_failure(error: MostoolError, *, as_json: bool) -> None:
     """What, why and what to do: on stderr, or as the JSON object on stdout."""
     hint = error.hint or _HINTS.get(error.kind, _LAST_HINT)

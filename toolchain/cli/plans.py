@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from toolchain.cli.output import axes_in_words, in_words, mib, ms, percent
+from toolchain.cli.words import counted
 
 NOTHING = "nothing was started"
 _SECONDS = ((86400.0, "days"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
@@ -40,14 +41,14 @@ def _gflop(flops: float) -> str:
 def profile_in_words(plan: Any) -> list[str]:
     work = f"batch {plan.workload.batch} x {plan.workload.sequence_length} tokens, {plan.precision}"
     failed = f", {plan.failed} of them without a latency" if plan.failed else ""
-    held = f"holds {plan.holds} subnets{failed}" if plan.holds else "holds nothing yet"
+    held = f"holds {counted(plan.holds, 'subnet')}{failed}" if plan.holds else "holds nothing yet"
     if plan.moved_aside:
         held = "would be moved aside, and begun anew"
     most = "at most " if plan.goal else ""
     lines = [
         f"device: {plan.target}, {work}",
         f"table: {plan.table} {held}",
-        f"to measure: {most}{plan.to_measure} of {plan.planned} subnets"
+        f"to measure: {most}{plan.to_measure} of {counted(plan.planned, 'subnet')}"
         + (", and the noise floor" if plan.noise_test else ""),
     ]
     if plan.to_measure or plan.noise_test:
@@ -73,15 +74,18 @@ def search_in_words(plan: Any) -> list[str]:
     under = "; or ".join(", ".join(in_words(one, names) for one in budgets) for budgets in plan.budget_sets)
     chosen = " (none was given: half-way between the smallest and the largest subnet)" if plan.chosen else ""
     lines = [
-        f"space: {plan.space}, {plan.subnets:,} subnets",
+        f"space: {plan.space}, {counted(plan.subnets, 'subnet')}",
         f"budgets: {under}{chosen}",
         f"quality against: {', '.join(names_of(plan.objectives).values())}",
     ]
     lines += [_ground_in_words(one) for one in plan.grounds] or ["latency: unknown, no device was profiled"]
     if plan.finished:
-        return [*lines, f"this search was done before: {plan.evaluated} subnets evaluated; --fresh searches anew"]
+        return [
+            *lines,
+            f"this search was done before: {counted(plan.evaluated, 'subnet')} evaluated; --fresh searches anew",
+        ]
     if plan.evaluated:
-        lines.append(f"goes on: {plan.evaluated} of {plan.evaluations} subnets are evaluated")
+        lines.append(f"goes on: {plan.evaluated} of {counted(plan.evaluations, 'subnet')} are evaluated")
     else:
         keep = "keeps" if len(plan.fits) == 1 else "keep"
         lines.append(f"feasible: {', '.join(plan.fits)} {keep} the budgets, predicted or measured")

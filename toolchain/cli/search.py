@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -230,12 +230,18 @@ def _in_a_table(result: Any) -> list[str]:
     picked = {"winner": result.winner, "smallest": result.smallest, "largest": result.largest}
     columns = cost_columns(picked.values())
     return table(
-        ["subnet", "id", result.winner.quality.metric.replace("_", " "), *columns.values()],
+        ["subnet", "id", result.winner.quality.metric.replace("_", " "), *_headed(columns, picked.values())],
         [
             [name, one.architecture.id, percent(one.quality.value), *costs_in_words(one.costs, columns)]
             for name, one in picked.items()
         ],
     )
+
+
+def _headed(columns: dict[str, str], evaluations: Iterable[Any]) -> list[str]:
+    """The columns' heads; the size is told to be predicted, which is a little more than the file will have."""
+    predicted = any("size_bytes" in one.costs and one.costs["size_bytes"].source == "predicted" for one in evaluations)
+    return [f"{name} (predicted)" if key == "size_bytes" and predicted else name for key, name in columns.items()]
 
 
 def _under(budgets: Any, result: Any) -> str:
@@ -250,15 +256,17 @@ def _swept(result: Any) -> Iterator[str]:
     if len(result.picks) < 2:
         return
     columns = cost_columns([result.winner])
-    rows, missed = [], []
+    rows, missed, shown = [], [], []
     for pick in result.picks:
         if pick.index is None:
             missed.append(f"under {_under(pick.budgets, result)} nothing was found: {pick.nearest}")
             continue
         best = result.evaluations[pick.index]
+        shown.append(best)
         cells = [best.architecture.id, percent(best.quality.value), *costs_in_words(best.costs, columns)]
         rows.append([_under(pick.budgets, result), *cells])
-    yield from table(["budget", "id", result.winner.quality.metric.replace("_", " "), *columns.values()], rows)
+    heads = _headed(columns, shown)
+    yield from table(["budget", "id", result.winner.quality.metric.replace("_", " "), *heads], rows)
     yield from missed
 
 

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from toolchain.cli import completing
 from toolchain.cli.app import app, common
 from toolchain.cli.options import FOLDER, FilesAfterData, data_options, dry_run_option, first_of_ranks, training_options
-from toolchain.cli.output import ProgressPrinter, percent, plain, print_result, table, typed
+from toolchain.cli.output import ProgressPrinter, percent, plain, print_note, print_result, table, typed
 from toolchain.cli.recipes import config_option
 from toolchain.cli.values import NOT_NEGATIVE, SHARE
 
@@ -132,6 +132,8 @@ def train(json: bool, quiet: bool, **options: Any) -> None:
     if options["dry_run"]:
         _print_estimate(space, training, _source(options), json=json, quiet=quiet)
         return
+    if not options["data"] and training.task != "translate" and first_of_ranks():
+        print_note("no --data was given: it trains on the docstrings of this machine's Python libraries", quiet=quiet)
     extras = Extras(start=start, track=options["track"], compiled=options["compile"])
     with ProgressPrinter(quiet=quiet) as listener:
         run = train_supernet(

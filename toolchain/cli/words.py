@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from toolchain.cli.output import in_units, in_words, mib, ms, percent, spread, table, typed
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 subnet`, `1,200 subnets`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def on_run(run: Path | None) -> str:
@@ -38,7 +46,7 @@ def goal_in_words(goal: Any, standing: Any) -> str:
     target = percent(goal.target_error)
     if standing.mape is None:
         return f"goal of {target} not reached: {standing.rows} latencies are too few to know an error"
-    so_far = f"{percent(standing.mape)} ± {percent(standing.doubt)} with {standing.rows} subnets"
+    so_far = f"{percent(standing.mape)} ± {percent(standing.doubt)} with {counted(standing.rows, 'subnet')}"
     if standing.meets(goal):
         return f"goal of {target} reached: {so_far}"
     return f"goal of {target} not reached: {so_far}; give it more: --budget, --n, a quieter device"
@@ -73,7 +81,7 @@ def error_in_words(predictor: Any) -> list[str]:
 
 def _left_out(findings: Any) -> str:
     rows = sum(one.last - one.first + 1 for one in findings if one.kind == "outlier-block" and one.done == "left out")
-    return f" ({rows} rows of outlier blocks left out, here too)" if rows else ""
+    return f" ({counted(rows, 'row')} of outlier blocks left out, here too)" if rows else ""
 
 
 _MOST_FINDINGS = 8
@@ -177,13 +185,16 @@ def _latency_in_words(manifest: Any) -> str:
         f"{ms(latency.median_s)} {spread(latency.half_width_s, latency.median_s)} "
         f"(p50{p99}; n={latency.n} calls in {latency.rounds} rounds) {environment.source} on {manifest.target}, "
         f"{environment.engine} {environment.engine_version} {manifest.artifact.precision}, "
-        f"{manifest.threads} thread(s), batch {manifest.workload.batch} x {manifest.workload.sequence_length} tokens"
-        f"{predicted}"
+        f"{counted(manifest.threads, 'thread')}, "
+        f"batch {manifest.workload.batch} x {manifest.workload.sequence_length} tokens{predicted}"
     )
 
 
 def demo_in_words(made: Any, out: Path) -> list[str]:
+    from toolchain.pipeline.demo import BUDGET_SHARE
+
     manifest, result = made.manifest, made.searched.result
+    share = f"about {100 * BUDGET_SHARE:.0f} %"
     latency, environment = manifest.latency, manifest.environment
     rows = [
         [name, percent(quality.value), ms(seconds), mib(size_bytes), f"{parameters:,.0f}"]
@@ -199,13 +210,13 @@ def demo_in_words(made: Any, out: Path) -> list[str]:
         f"Which library does this docstring sentence come from? {len(manifest.labels)} libraries, "
         f"{manifest.quality.n} test sentences that nobody trained or searched on.",
         f"Latency {environment.source} on {manifest.target}: {environment.cpu}, "
-        f"{environment.engine} {environment.engine_version}, {manifest.threads} thread, "
+        f"{environment.engine} {environment.engine_version}, {counted(manifest.threads, 'thread')}, "
         f"1 x {manifest.workload.sequence_length} tokens, median.",
         "",
         *table(["subnet", "quality", "latency", "size", "parameters"], rows),
         "",
         *(
-            f"budget  {in_units(one.budget.key, one.budget.limit)}: "
+            f"budget  {in_units(one.budget.key, one.budget.limit)}, {share} of what the largest takes: "
             f"{in_units(one.budget.key, one.value)} {one.source}, {'kept' if one.met else 'MISSED'}"
             for one in manifest.budgets
         ),
@@ -214,9 +225,23 @@ def demo_in_words(made: Any, out: Path) -> list[str]:
         *(f"{'yes' if held else 'NO'}  {name}" for name, held in made.verdicts.items()),
         f"bundle  {made.exported.folder}",
         f"report  {made.report}",
-        f"go on in {out}: mostool profile, mostool search, mostool export",
+        "go on:",
+        *(f"  {line}" for line in (f"cd {typed(out)}", *(f"{program(out)} {name}" for name in _AFTER_DEMO))),
         "PASS" if all(made.verdicts.values()) else "FAIL",
     ]
+
+
+_AFTER_DEMO = ("profile", "search", "export")
+
+
+def program(folder: Path) -> str:
+    """mostool as it is typed in `folder`: where the shell would not find it, the program that runs now."""
+    running = Path(sys.argv[0])
+    if shutil.which("mostool"):
+        return "mostool"
+    if running.name != "mostool":
+        return f"{typed(Path(sys.executable))} -m toolchain"
+    return typed(running if running.is_absolute() else Path(os.path.relpath(running, folder)))
 
 
 def _size(evaluation: Any) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from toolchain.extras import INSTEAD, ONE_OF
 from toolchain.onboard.sensors import Reading, cause, trouble
 from toolchain.targets import Runtime, Target
 
-State = Literal["ok", "warning", "failure", "not known"]
+State = Literal["ok", "warning", "failure", "not known", "not there"]
 
 LEAST_MEMORY_BYTES = 400 << 20
 LEAST_DISK_BYTES = 300 << 20
@@ -333,7 +333,7 @@ def _extra(name: str, modules: Sequence[str]) -> Check:
     """An extra is no failure: what needs it says so."""
     if not modules:
         return Check(f"mostool[{name}]", "ok", "there")
-    return Check(f"mostool[{name}]", "ok", f"lacks {', '.join(modules)}: pip install 'mostool[{name}]'")
+    return Check(f"mostool[{name}]", "not there", f"lacks {', '.join(modules)}: pip install 'mostool[{name}]'")
 
 
 def _project_disk(facts: Facts) -> Check:

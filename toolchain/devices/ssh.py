@@ -95,10 +95,12 @@ def check(target: Target, ssh: Ssh) -> None:
     """Raise UsageError where a name could be taken for anything else than a name."""
     for what, text in (("host", ssh.host), ("user", ssh.user)):
         if text.startswith("-") or re.search(r"[\s\0-\x1f'\"\\$`;|&<>()]", text):
-            raise UsageError(f"{target.id}: {text!r} is no {what}", hint=f"mend connection.{what} in the target's file")
+            raise UsageError(
+                f"{target.id}: {text!r} is no {what}", hint=f"mend --{what} (connection.{what} in the target's file)"
+            )
     if not ssh.host:
         raise UsageError(
-            f"{target.id} does not say where the device is",
+            f"nobody has said yet where {target.id} is",
             hint=f"mostool devices add {target.id} --host HOST --user USER",
         )
 
@@ -181,7 +183,7 @@ def complaint(target: Target, ssh: Ssh, project: Path, said: str) -> DeviceError
     hints = {
         "Permission denied": f"ssh {ssh.host} must work without a password: put your public key there "
         "(ssh-copy-id); a key with a passphrase has to be in your agent (ssh-add)",
-        "Could not resolve": "check connection.host in the target's file; try the device's address",
+        "Could not resolve": "check --host (connection.host in the target's file); try the device's address",
         "Connection refused": "is its ssh server on? on a Raspberry Pi: sudo raspi-config, Interface Options, SSH",
         "timed out": "is the device on, and in this network? try: ping",
         "No route": "is the device on, and in this network? try: ping",

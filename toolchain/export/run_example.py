@@ -10,10 +10,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import onnxruntime
-from tokenizers import Tokenizer  # type: ignore[import-untyped]
+try:
+    import numpy as np
+    import numpy.typing as npt
+    import onnxruntime
+    from tokenizers import Tokenizer  # type: ignore[import-untyped]
+except ModuleNotFoundError as missing:
+    if __name__ != "__main__":
+        raise
+    sys.exit(f"{missing}; it needs three packages: pip install numpy onnxruntime tokenizers")
 
 HERE = Path(__file__).resolve().parent
 

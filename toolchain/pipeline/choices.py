@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from toolchain.errors import IntegrityError, UsageError
-from toolchain.export import read_manifest
+from toolchain.errors import UsageError
 from toolchain.pipeline.course import Course
 from toolchain.pipeline.pricing import Prices
 from toolchain.pipeline.project import Project
 from toolchain.pipeline.runs import Run
+from toolchain.pipeline.shipped import bundle_in
 from toolchain.pipeline.shipping import Wanted
 from toolchain.pipeline.subjects import SubnetOfRun
 from toolchain.pipeline.wishes import (
@@ -165,7 +165,7 @@ def plan_export(
         parameters=run.declared.parameters(run.info.space, run.declared.without_bits(architecture)),
         predicted_s=subject.predicted_s,
         folder=folder,
-        replaced=_replaced(folder),
+        replaced=bundle_in(folder),
     )
 
 
@@ -192,21 +192,5 @@ def plan_brought(
         parameters=None,
         predicted_s=None,
         folder=folder,
-        replaced=_replaced(folder),
+        replaced=bundle_in(folder),
     )
-
-
-def _replaced(folder: Path) -> str | None:
-    """What stands where a bundle is to go."""
-    if not folder.exists():
-        return None
-    if not (folder / "manifest.json").is_file():
-        raise UsageError(f"{folder} is there and is not a bundle", hint="choose another place with --out")
-    try:
-        manifest = read_manifest(folder)
-    except IntegrityError:  # an export writes its own in that place, whatever this one says
-        return "a bundle that cannot be read"
-    made = f"{manifest.artifact.precision} of {manifest.created_at:%Y-%m-%d %H:%M}"
-    if manifest.latency is None or manifest.environment is None:
-        return made
-    return f"{made}, {1e3 * manifest.latency.median_s:.3f} ms {manifest.environment.source} on {manifest.target}"

@@ -82,11 +82,24 @@ class Project(NamedTuple):
         """
         finished = [path for path in self.runs.glob(f"*/{CHECKPOINT_FILE}") if _current(path.parent)]
         if not finished:
-            raise UsageError(f"there is no trained run in {self.runs}", hint="train one first: mostool train")
+            raise UsageError(
+                f"there is no trained run in {self.runs}", hint="train one first: mostool train --data FILE"
+            )
         return [path.parent for path in sorted(finished, key=lambda path: (path.stat().st_mtime_ns, path))[::-1]]
 
     def has_runs(self) -> bool:
         return any(_current(path.parent) for path in self.runs.glob(f"*/{CHECKPOINT_FILE}"))
+
+    def newest_bundle(self) -> Path:
+        """The folder of the bundle that was written last.
+
+        Raises:
+            UsageError: there is none.
+        """
+        found = [path for path in self.bundles.glob("*/manifest.json") if _current(path.parent)]
+        if not found:
+            raise UsageError(f"there is no bundle in {self.bundles}", hint="make one first: mostool export")
+        return max(found, key=lambda path: (path.stat().st_mtime_ns, path)).parent
 
     def newest_space(self, device: str | None) -> SearchSpace | None:
         """The space of the latency table that was profiled last, on that device or on any; None where there is none.

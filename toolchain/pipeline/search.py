@@ -150,7 +150,7 @@ class _Searching:
             except KeyboardInterrupt:
                 interrupted = True
             smallest, largest = self._extremes(judge)  # as they cost by now
-            under_way.scale = self._scale(smallest, largest)
+            under_way.settle(self._scale(smallest, largest))
             found, repairs, asked = under_way.found, list(judge.repairs), judge.asked
         if not found.picks or found.picks[0].index is None:
             if interrupted:
@@ -243,7 +243,9 @@ class _Searching:
         spent = sum(one.batch >= 0 for one in found.evaluations)
         remarks = list(dict.fromkeys(told for several in self._told.values() for told in several))
         if spent < self._wish.evaluations and not interrupted:
-            remarks.append(f"the search ended after {spent} subnets: nothing new that fits was found")
+            remarks.append(
+                f"the search ended after {spent} subnet{'' if spent == 1 else 's'}: nothing new that fits was found"
+            )
         remarks.extend(
             f"the winner's latency on {device} is extrapolated: it is far from all that was measured there; "
             "profile it with --arch, then search again"

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from toolchain.errors import IntegrityError, UsageError
+from toolchain.export import read_manifest
 from toolchain.pipeline.measured import Measured
+from toolchain.pipeline.subjects import Foreseen
 from toolchain.records import (
     DEVICE_METRICS,
     AnyManifest,
@@ -26,11 +29,39 @@ _FAR_OFF = 1.25
 
 
 class Exported(NamedTuple):
-    """The bundle that was built, and what the user should know about it."""
+    """The bundle that was built, and what the user should know about it.
+
+    Attributes:
+        replaced: what the bundle that stood in `folder` was made of; None where nothing stood there.
+        foreseen: what was known of the subnet's latency before; None of what is no subnet, or without a table.
+    """
 
     folder: Path
     manifest: AnyManifest
     warnings: list[str]
+    replaced: str | None = None
+    foreseen: Foreseen | None = None
+
+
+def bundle_in(folder: Path) -> str | None:
+    """What stands where a bundle is to go, in words; None: nothing.
+
+    Raises:
+        UsageError: something that is no bundle.
+    """
+    if not folder.exists():
+        return None
+    if not (folder / "manifest.json").is_file():
+        raise UsageError(f"{folder} is there and is not a bundle", hint="choose another place with --out")
+    try:
+        manifest = read_manifest(folder)
+    except IntegrityError:  # an export writes its own in that place, whatever this one says
+        return "a bundle that cannot be read"
+    made = f"{manifest.artifact.precision} of {manifest.created_at:%Y-%m-%d %H:%M}"
+    if manifest.latency is not None and manifest.environment is not None:
+        made += f", {1e3 * manifest.latency.median_s:.3f} ms {manifest.environment.source} on {manifest.target}"
+    judged = ", ".join(spelled(one.budget.key, one.budget.limit) for one in manifest.budgets)
+    return f"{made}, judged by a budget of {judged}" if judged else made
 
 
 def outcome_of(
@@ -74,13 +105,7 @@ def _warnings(manifest: AnyManifest) -> list[str]:
         warnings.append("nobody has judged its quality, and its weights were rounded: compare it on your own text")
     if manifest.latency is None:
         return [*warnings, "it was not measured: the machine that built it cannot run it"]
-    latency_s = manifest.latency.median_s
-    if manifest.predicted_s and not 1 / _FAR_OFF < manifest.predicted_s / latency_s < _FAR_OFF:
-        warnings.append(
-            f"it was predicted to take {1e3 * manifest.predicted_s:.3f} ms and takes {1e3 * latency_s:.3f} ms: "
-            "the predictor does not know this device; profile more subnets"
-        )
-    upper_s = latency_s + manifest.latency.half_width_s
+    upper_s = manifest.latency.median_s + manifest.latency.half_width_s
     warnings += [
         f"the latency's interval reaches over its budget: {1e3 * upper_s:.3f} ms, limit {1e3 * one.budget.limit:.3f} ms"
         for one in manifest.budgets
@@ -89,6 +114,27 @@ def _warnings(manifest: AnyManifest) -> list[str]:
     if manifest.latency.status:
         warnings.append(f"the latency is in doubt: {', '.join(manifest.latency.status)}")
     return warnings
+
+
+def doubts_of_foresight(manifest: AnyManifest, foreseen: Foreseen | None) -> list[str]:
+    """Where the file takes far less or more than was known before: than the table holds, else than was predicted.
+
+    A prediction stands in the manifest only where the file is of the precision and format that the table has.
+    """
+    if manifest.latency is None or not manifest.predicted_s or foreseen is None:
+        return []
+    latency_s = manifest.latency.median_s
+    known_s = manifest.predicted_s if foreseen.table_s is None else foreseen.table_s
+    if 1 / _FAR_OFF < known_s / latency_s < _FAR_OFF:
+        return []
+    takes = f"it takes {1e3 * latency_s:.3f} ms"
+    if foreseen.table_s is not None:
+        took = f"{takes} and took {1e3 * known_s:.3f} ms, {foreseen.source}, when the table was filled"
+        return [f"{took}: the device was busier, or slower, at one of the two; export again, or profile with --fresh"]
+    error = f" (its held-out error is {100 * foreseen.mape:.1f} %)" if foreseen.mape is not None else ""
+    return [
+        f"{takes} and was predicted to take {1e3 * known_s:.3f} ms: the predictor is that wrong for this subnet{error}"
+    ]
 
 
 _UNMEASURED = {

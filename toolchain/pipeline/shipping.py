@@ -19,7 +19,7 @@ from toolchain.pipeline.building import session_options
 from toolchain.pipeline.compiling import Built
 from toolchain.pipeline.measured import Measured, device_parity, measure_files, refused
 from toolchain.pipeline.project import versions
-from toolchain.pipeline.shipped import Exported, outcome_of, warnings_of
+from toolchain.pipeline.shipped import Exported, bundle_in, outcome_of, warnings_of
 from toolchain.pipeline.subjects import Subject, shapes_of
 from toolchain.progress import Progress, ProgressListener, silent
 from toolchain.records import (
@@ -126,12 +126,13 @@ def ship(
     """Build, prove, measure and judge the subject's file, and write the bundle; nothing is written where that fails.
 
     Raises:
-        UsageError: there is no file of the precision asked for on this device.
+        UsageError: there is no file of the precision asked for on this device, or `folder` holds no bundle.
         ParityError: the file and what it was made from disagree, here or on the device.
         DeviceError: the device is not the one its table was measured on, or the file does not run or cannot be built
             there.
         UnstableError: with `strict`, the measurement did not settle.
     """
+    replaced = bundle_in(folder)
     with (
         tempfile.TemporaryDirectory() as scratch,
         contextlib.closing(
@@ -166,7 +167,7 @@ def ship(
             _further(subject, chosen),
         )
     listener(Progress("export", _STEPS, _STEPS))
-    return Exported(folder, manifest, warnings_of(manifest, wanted.budgets, target, workload))
+    return Exported(folder, manifest, warnings_of(manifest, wanted.budgets, target, workload), replaced)
 
 
 def _precisions(subject: Subject, environment: Environment, wanted: Wanted) -> tuple[FilePrecision, ...]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from toolchain import export as exporting
 from toolchain import profiling
@@ -29,6 +30,7 @@ from toolchain.records import (
     ModelInput,
     ModelTask,
     Quality,
+    Source,
     TableInfo,
     Timed,
     Workload,
@@ -101,6 +103,20 @@ class Subject(Protocol):
     def tell(self, manifest: AnyManifest) -> AnyManifest:
         """The manifest with what there is to tell of where the model comes from."""
         ...
+
+
+class Foreseen(NamedTuple):
+    """What a device's table tells of a subnet before it is exported.
+
+    Attributes:
+        table_s: its latency in the table; None where it is not there, or failed.
+        source: of the table's latencies.
+        mape: the mean held-out error of the table's predictor, a share; None where there is none.
+    """
+
+    table_s: float | None
+    source: Source
+    mape: float | None
 
 
 class SubnetOfRun:
@@ -181,6 +197,20 @@ class SubnetOfRun:
             return held_out.get(self._row.id) or predict(predictor, [self._row])[0].latency_s
         except MostoolError:
             return None
+
+    @property
+    def foreseen(self) -> Foreseen | None:
+        """What the device's table tells of it; None without a table."""
+        if not (self._table / profiling.TABLE).is_file():
+            return None
+        info, rows = profiling.read_table(self._table)
+        timed = {row.architecture.id: row.outcome for row in rows if isinstance(row.outcome, Timed)}
+        own = timed.get(self._row.id)
+        table_s = profiling.latency(own, profiling.anchor_s(list(timed.values()))).median_s if own else None
+        mape = None
+        with contextlib.suppress(MostoolError):  # too few rows for a predictor
+            mape = read_predictor(self._table).error.mape
+        return Foreseen(table_s, info.environment.source, mape)
 
     def tell(self, manifest: AnyManifest) -> AnyManifest:
         info = self.run.info

@@ -77,8 +77,8 @@ def verify(
         ParityError: the model's answers differ from the module's it was made from, or those of a quantised file from
             what it answered where it was built.
     """
-    listener(Progress("verify", 1, 3, "files"))
     manifest = export.read_manifest(folder)
+    listener(Progress("verify", 1, 3, "files"))
     export.verify_files(folder, manifest)
     checks = [Check("integrity", True, f"{len(manifest.files)} files match their sha256")]
     listener(Progress("verify", 2, 3, "parity"))

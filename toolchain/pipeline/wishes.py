@@ -197,7 +197,11 @@ def first_subnets(prices: Prices, budget_sets: Sequence[tuple[Budget, ...]], see
     for number, budgets in enumerate(budget_sets):
         fits = [one for one, cost in zip(known, costs, strict=True) if searching.violation(cost, budgets) == 0]
         try:
-            found.append(fits[0] if fits else searching.fitting(prices.space, budgets, prices.price, seed))
+            found.append(
+                fits[0]
+                if fits
+                else searching.fitting(prices.space, budgets, prices.price, seed, costs=prices.costs, known=known)
+            )
         except InfeasibleError:
             if not number:
                 raise  # of the others their picks will say so

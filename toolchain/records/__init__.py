@@ -87,6 +87,8 @@ from toolchain.records.training import (
     Task,
     Training,
     TrainingPoint,
+    merit_words,
+    metric_words,
 )
 
 __all__ = [
@@ -162,7 +164,9 @@ __all__ = [
     "decode_record",
     "encode_compact",
     "encode_record",
+    "merit_words",
     "metric_of",
+    "metric_words",
     "names_of",
     "now",
     "parts_of",

@@ -91,6 +91,16 @@ class Training(Record, frozen=True):
             raise ValueError("dropout must be in [0, 1), weight_decay and warmup_updates must be 0 or more")
 
 
+def metric_words(metric: str) -> str:
+    """What people call a figure of merit: `token accuracy`, `BLEU`."""
+    return "BLEU" if metric == "bleu" else metric.replace("_", " ")
+
+
+def merit_words(metric: str, value: float, places: int = 1) -> str:
+    """A figure of merit, stored as a share, as people write it: `87.1 %`; BLEU is counted in points, `11.3`."""
+    return f"{100 * value:.{places}f}" + ("" if metric == "bleu" else " %")
+
+
 class Quality(Record, frozen=True):
     """One figure of merit on `n` held-out items of a named split.
 
@@ -106,8 +116,9 @@ class Quality(Record, frozen=True):
     also: dict[str, float] = {}
 
     def __str__(self) -> str:
-        also = "".join(f", {name.replace('_', ' ')} {100 * value:.1f} %" for name, value in self.also.items())
-        return f"{self.metric.replace('_', ' ')} {100 * self.value:.1f} %{also} on {self.n} {self.split} items"
+        held = {self.metric: self.value} | self.also
+        figures = ", ".join(f"{metric_words(name)} {merit_words(name, value)}" for name, value in held.items())
+        return f"{figures} on {self.n} {self.split} items"
 
 
 class Data(Record, frozen=True):

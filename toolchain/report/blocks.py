@@ -27,8 +27,11 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
+    """A sentence or some; one that `leads` somewhere is a link to the section of that anchor."""
+
     text: str
     tone: Tone = "plain"
+    leads: str = ""
     kind: ClassVar[str] = "paragraph"
 
 

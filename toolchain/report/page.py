@@ -21,12 +21,13 @@ from toolchain.report.sections.provenance import provenance
 from toolchain.report.sections.samples import samples
 from toolchain.report.sections.sweep import sweep
 from toolchain.report.sections.training import training
+from toolchain.report.sections.words import words
 from toolchain.report.story import Story
 
 # In the order of the page. A section is a function of the story; one that has nothing to show says so in a sentence.
 _SECTIONS = (
     *(headline, front, sweep, devices, breakdown, samples, distribution, latency),
-    *(predictor, course, training, provenance),
+    *(predictor, course, training, provenance, words),
 )
 
 _TEMPLATES = jinja2.Environment(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from toolchain.records import Cost, Quality, Workload, parts_of
+from toolchain.records import Cost, Quality, Workload, merit_words, metric_words, parts_of
 from toolchain.space import Architecture
 
 
@@ -82,12 +82,26 @@ def percent(fraction: float, places: int = 1) -> str:
 
 
 def quality_words(quality: Quality) -> str:
-    """`accuracy 87.1 % on 872 test items`."""
-    return f"{metric_name(quality)} {percent(quality.value)} on {count(quality.n)} {quality.split} items"
+    """`accuracy 87.1 % on 872 test items`, `BLEU 11.3 on 2,000 test items`."""
+    return f"{metric_name(quality)} {merit(quality)} on {items(quality)}"
 
 
 def metric_name(quality: Quality) -> str:
-    return quality.metric.replace("_", " ")
+    return metric_words(quality.metric)
+
+
+def merit(quality: Quality, places: int = 1) -> str:
+    """The figure of merit alone: `87.1 %`, of BLEU `11.3`."""
+    return (
+        merit_words(quality.metric, quality.value, places)
+        if math.isfinite(quality.value)
+        else significant(quality.value)
+    )
+
+
+def items(quality: Quality) -> str:
+    """What a quality is of: `872 test items`."""
+    return f"{count(quality.n)} {quality.split} items"
 
 
 def cost_words(key: str, cost: Cost) -> str:

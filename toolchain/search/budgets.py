@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -15,6 +15,11 @@ from toolchain.space import Architecture, SearchSpace
 
 _ROUNDS = 60
 _WIDTH = 200
+_MANIFOLD = 10
+"""From so many times its limit on, a cost is told as a multiple of it."""
+
+Costs = Callable[[Sequence[Architecture]], list[dict[str, Cost]]]
+"""What architectures cost, by the costs' names: predicted, counted, or measured where it was."""
 
 
 def violation(costs: Mapping[str, Cost], budgets: Sequence[Budget]) -> float:
@@ -28,8 +33,18 @@ def violation(costs: Mapping[str, Cost], budgets: Sequence[Budget]) -> float:
     return sum(max(0.0, costs[budget.key].upper / budget.limit - 1) for budget in budgets)
 
 
-def fitting(space: SearchSpace, budgets: Sequence[Budget], price: Price, seed: int) -> Architecture:
+def fitting(
+    space: SearchSpace,
+    budgets: Sequence[Budget],
+    price: Price,
+    seed: int,
+    *,
+    costs: Costs,
+    known: Sequence[Architecture] = (),
+) -> Architecture:
     """Some architecture that keeps all budgets: descends on the violation from the extremes and random draws.
+
+    Where none does, the nearest is looked for by `costs`, among those found and those `known` (some were measured).
 
     Raises:
         InfeasibleError: none was found; says the nearest one, each budget it misses and the limit that it would keep.
@@ -46,27 +61,35 @@ def fitting(space: SearchSpace, budgets: Sequence[Budget], price: Price, seed: i
         children = parents[rng.integers(len(parents), size=_WIDTH)]
         pool = np.concatenate([parents, genes.mutate(children, rng, 0.2)])
     excess = violations(price(genes.arrays(pool)), budgets)
-    best = pool[[int(excess.argmin())]]
-    priced = price(genes.arrays(best))
-    uppers = {name: float(upper[0]) for name, upper in priced.uppers.items()}
-    raise _infeasible(genes.architectures(best)[0], uppers, budgets)
+    found = {one.id: one for one in [*known, *genes.architectures(pool[np.argsort(excess, kind="stable")[:_WIDTH]])]}
+    costed = zip(found.values(), costs([*found.values()]), strict=True)
+    raise _infeasible(*min(costed, key=lambda pair: (violation(pair[1], budgets), pair[0].id)), budgets)
 
 
-def _infeasible(nearest: Architecture, uppers: Mapping[str, float], budgets: Sequence[Budget]) -> InfeasibleError:
-    missed = [budget for budget in budgets if uppers[budget.key] > budget.limit]
-    gaps = ", ".join(
-        f"{spell(budget.key, uppers[budget.key])} where {spell(budget.key, budget.limit)} is allowed "
-        f"({100 * (uppers[budget.key] / budget.limit - 1):.0f} % over)"
-        for budget in missed
-    )
+def _infeasible(nearest: Architecture, costs: Mapping[str, Cost], budgets: Sequence[Budget]) -> InfeasibleError:
+    missed = [budget for budget in budgets if costs[budget.key].upper > budget.limit]
+    gaps = ", ".join(f"{gap(budget, costs[budget.key])} ({_excess(budget, costs[budget.key])})" for budget in missed)
     entries = {name: (value,) if isinstance(value, int) else value for name, value in nearest.axes.items()}
     axes = ", ".join(f"{name} {'/'.join(map(str, values))}" for name, values in entries.items())
-    would = " and ".join(f"{spell(budget.key, 1.01 * uppers[budget.key])}" for budget in missed)
+    would = " and ".join(spell(budget.key, 1.01 * costs[budget.key].upper) for budget in missed)
+    sources = " and ".join(dict.fromkeys(costs[budget.key].source for budget in missed))
     return InfeasibleError(
         "no subnet of this space keeps the budgets",
         why=f"the nearest, {nearest.id} ({axes}), takes {gaps}",
-        hint=f"with {would} it would fit; else train a space with smaller choices",
+        hint=f"with {would} it would fit, as {sources}; else train a space with smaller choices",
     )
+
+
+def gap(budget: Budget, cost: Cost) -> str:
+    """What a subnet takes beside what it may take; `at most`: the upper end of what is in doubt, as budgets see it."""
+    most = "at most " if cost.upper > cost.value else ""
+    taken, allowed = spell(budget.key, cost.upper), spell(budget.key, budget.limit)
+    return f"{most}{taken} ({cost.source}) where {allowed} is allowed"
+
+
+def _excess(budget: Budget, cost: Cost) -> str:
+    ratio = cost.upper / budget.limit
+    return f"{ratio:,.0f} times the budget" if ratio > _MANIFOLD else f"{100 * (ratio - 1):.0f} % over"
 
 
 def spell(key: str, value: float) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from toolchain.arrays import Floats
 from toolchain.progress import Progress, ProgressListener
 from toolchain.records import Budget, Cost, Evaluation, Pick, Quality, Stored, TracePoint
-from toolchain.search.budgets import spell, violation
+from toolchain.search.budgets import Costs, gap, spell, violation
 from toolchain.search.front import front_indices, hypervolume
 from toolchain.search.problem import Told
 from toolchain.search.proposing import Searcher
@@ -27,9 +27,6 @@ BATCH = 5
 _RIVALS = 3
 _FINAL_LOOKS = 8
 """How often a winner may turn out dearer than predicted before the search leaves it at that."""
-
-Costs = Callable[[Sequence[Architecture]], list[dict[str, Cost]]]
-"""What architectures cost, by the costs' names: predicted, counted, or measured where it was."""
 
 
 class Judged(Protocol):
@@ -95,7 +92,7 @@ class Found(NamedTuple):
 
 
 class Search:
-    """A search under way. `found` is what it amounts to so far, whenever it is asked, and on the `scale` set then."""
+    """A search under way. `found` is what it amounts to so far, whenever it is asked, on the scale of `settle`."""
 
     def __init__(
         self,
@@ -124,6 +121,7 @@ class Search:
         self._measured: set[str] = set()
         self._rounds = 0
         self._batches = 0
+        self._told = ""
         self._price_anew()
 
     # -- going on -----------------------------------------------------------------------------------------------
@@ -176,7 +174,18 @@ class Search:
         self._take(fresh)
         self._keep(Step(evaluations=tuple(fresh)))
         self._price_anew()  # all in one go, as the one that takes this up will: last bits depend on what goes together
-        self._listener(Progress("search", self._spent, self._wanted.evaluations, self._note()))
+        self._tell_progress()
+
+    def settle(self, scale: Scale) -> None:
+        """At the end, on a scale of what is known by now: figures that it, or the last measurements, changed are told
+        again."""
+        self.scale = scale
+        if self._told and self._note() != self._told:
+            self._tell_progress()
+
+    def _tell_progress(self) -> None:
+        self._told = self._note()
+        self._listener(Progress("search", self._spent, self._wanted.evaluations, self._told))
 
     def _take(self, evaluations: Sequence[Evaluation]) -> None:
         """Add these; one that was known already is known anew, in its place."""
@@ -318,7 +327,7 @@ class Search:
         seen = [one for one in self._evaluations if not one.stopped] or self._evaluations
         nearest = min(seen, key=lambda one: (violation(one.costs, budgets), one.architecture.id))
         gaps = (
-            f"{spell(budget.key, nearest.costs[budget.key].upper)} where {spell(budget.key, budget.limit)} is allowed"
+            gap(budget, nearest.costs[budget.key])
             for budget in budgets
             if nearest.costs[budget.key].upper > budget.limit
         )

@@ -154,7 +154,8 @@ def _tuned(n: int) -> npt.NDArray[np.intp]:
 
 def _squares(first: _Single, second: _Single) -> _Single:
     """Squared distances [n, m]."""
-    inner: _Single = first @ second.T
+    with np.errstate(all="ignore"):  # BLAS kernels may raise flags for lanes that are not part of the product
+        inner: _Single = first @ second.T
     inner *= -2
     inner += np.square(first).sum(axis=1)[:, None]
     inner += np.square(second).sum(axis=1)

@@ -157,7 +157,8 @@ def labelled_corpus(
         UsageError: too few items, or labels or values that cannot be learned.
     """
     parts = "text and label" if items.seconds is None else "both texts and label"
-    check_size(len(items.texts), where, f"rows with {parts}", "give more labelled rows")
+    rows = "row" if len(items.texts) == 1 else "rows"
+    check_size(len(items.texts), where, f"{rows} with {parts}", "give more labelled rows")
     corpus = Corpus(tuple(items.texts), None, (), None, title, files, notes)
     if items.seconds is not None:
         corpus = corpus._replace(seconds=tuple(items.seconds))

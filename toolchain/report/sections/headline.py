@@ -12,10 +12,12 @@ from toolchain.records import (
     Quality,
     SearchResult,
     cost_key,
+    merit_words,
+    metric_words,
     names_of,
     parts_of,
 )
-from toolchain.report.blocks import Block, Fact, Facts, Paragraph, Section, Table, Tone
+from toolchain.report.blocks import Block, Fact, Facts, Paragraph, Points, Section, Table, Tone
 from toolchain.report.evidence import cost_under, keeps, latency_source, warnings
 from toolchain.report.story import Story
 from toolchain.report.units import (
@@ -26,7 +28,9 @@ from toolchain.report.units import (
     cost_words,
     count,
     figure,
+    items,
     measured_ms,
+    merit,
     metric_name,
     percent,
     quality_words,
@@ -36,6 +40,13 @@ from toolchain.report.units import (
 
 _METRICS = ("latency_s", "peak_memory_bytes", "energy_j", "size_bytes", "parameters")
 """In the order of the columns."""
+_TOLD = 3
+"""So many warnings stand here too."""
+_OF_ONE_SESSION = (
+    "± covers one session of measuring: half the 95 % interval of its median. Between sessions levels move by some "
+    "percent, all models alike, and by more on a busy virtual machine (it is moved, its memory lies elsewhere): the "
+    "search's figure for the same subnet may well lie outside (mostool docs how-latency-is-measured)."
+)
 
 
 def headline(story: Story) -> Section:
@@ -45,14 +56,20 @@ def headline(story: Story) -> Section:
     facts = _facts(story)
     if facts:
         blocks.append(Facts(facts))
+    if story.manifest is not None:
+        blocks.append(Paragraph(_OF_ONE_SESSION))
     blocks += [Paragraph(sentence) for sentence in _comparison_words(story)]
     blocks.append(_comparison(story))
-    number = len(warnings(story))
-    if number:
-        blocks.append(
-            Paragraph(f"{number} warning{'s' if number > 1 else ''} to read first: see Provenance.", tone="warning")
-        )
-    return Section("winner", "The winner", blocks)
+    return Section("winner", "The winner", [*blocks, *_first_warnings(warnings(story))])
+
+
+def _first_warnings(found: Sequence[str]) -> Iterator[Block]:
+    """The first few in full, and a way to the rest of them."""
+    if found:
+        yield Paragraph(f"{len(found)} warning{'s' if len(found) > 1 else ''} to read first:", "warning")
+        yield Points(found[:_TOLD], "warning")
+    if len(found) > _TOLD:
+        yield Paragraph(f"and {len(found) - _TOLD} more in Provenance", "warning", leads="provenance")
 
 
 # -- in words --------------------------------------------------------------------------------------------------------
@@ -143,10 +160,11 @@ def _limit(budget: Budget) -> str:
 
 
 def _comparison_words(story: Story) -> Iterator[str]:
-    """The winner beside its siblings on the same items, that is as the search saw them, and beside no model at all."""
-    if story.search is not None:
-        yield from _sibling_words(story.search)
+    """The winner beside its siblings as the search saw them, the shipped file beside no model at all, and beside the
+    search where it is judged by another metric."""
     manifest = story.manifest
+    if story.search is not None:
+        yield from _sibling_words(story.search, manifest)
     if manifest is not None and manifest.trivial_quality is not None:
         gain = 100 * (manifest.quality.value - manifest.trivial_quality)
         yield (
@@ -154,20 +172,36 @@ def _comparison_words(story: Story) -> Iterator[str]:
             f"{percent(manifest.trivial_quality)} on the {manifest.quality.split} items: the shipped file is "
             f"{significant(abs(gain))} points {'better' if gain > 0 else 'worse' if gain < 0 else 'apart'}."
         )
+    if manifest is not None and story.search is not None:
+        yield from _two_metrics(manifest.quality, story.search.winner.quality)
 
 
-def _sibling_words(search: SearchResult) -> Iterator[str]:
-    items = f"On the same {count(search.winner.quality.n)} {search.winner.quality.split} items"
-    rivals = ", ".join(
-        f"the {name} subnet {percent(rival.quality.value)}"
-        for name, rival in (("largest", search.largest), ("smallest", search.smallest))
-        if (rival.quality.n, rival.quality.split) == (search.winner.quality.n, search.winner.quality.split)
-    )
-    if rivals:
+def _two_metrics(shipped: Quality, searched: Quality) -> Iterator[str]:
+    if shipped.metric != searched.metric:
+        theirs = metric_name(searched)
         yield (
-            f"{items}, inside the supernet, the winner has {metric_name(search.winner.quality)} "
-            f"{percent(search.winner.quality.value)}, {rivals}."
+            f"The shipped file is judged by {metric_name(shipped)}, the search went by {theirs}: two scales, which are "
+            "not to be compared."
+            f"{f' The {theirs} of the shipped file stands beside its own.' if searched.metric in shipped.also else ''}"
         )
+
+
+def _sibling_words(search: SearchResult, manifest: Manifest | None) -> Iterator[str]:
+    seen = search.winner.quality
+    rivals = ", ".join(
+        f"the {name} subnet {merit(rival.quality)}"
+        for name, rival in (("largest", search.largest), ("smallest", search.smallest))
+        if (rival.quality.n, rival.quality.split) == (seen.n, seen.split)
+    )
+    if not rivals:
+        return
+    words = (
+        f"In the search, inside the supernet and on the same {items(seen)} for all, the winner has "
+        f"{metric_name(seen)} {merit(seen)}, {rivals}. The winner was picked on these items, so they flatter it"
+    )
+    if manifest is not None and manifest.quality.split != seen.split:
+        words += f"; the shipped file's figure is of {items(manifest.quality)}, on which nobody searched"
+    yield f"{words}."
 
 
 # -- in figures ------------------------------------------------------------------------------------------------------
@@ -213,9 +247,7 @@ def _facts_of_search(search: SearchResult) -> list[Fact]:
 
 
 def _quality_fact(quality: Quality) -> Fact:
-    return Fact(
-        metric_name(quality).capitalize(), percent(quality.value), f"measured, {count(quality.n)} {quality.split} items"
-    )
+    return Fact(capital(metric_name(quality)), merit(quality), f"measured, {items(quality)}")
 
 
 def _tone(good: bool) -> Tone:
@@ -227,7 +259,9 @@ def _comparison(story: Story) -> Table:
     manifest, search = story.manifest, story.search
     columns = _columns(story)
     if manifest is not None:
-        rows.append(("Shipped file", *_with_quality(manifest.quality, [_shipped(manifest, key) for key in columns])))
+        also = search.winner.quality.metric if search is not None else ""
+        costs = [_shipped(manifest, key) for key in columns]
+        rows.append(("Shipped file", *_with_quality(manifest.quality, costs, also)))
     if search is not None:
         for name, seen in (("Winner", search.winner), ("Largest", search.largest), ("Smallest", search.smallest)):
             rows.append((f"{name}, in the search", *_with_quality(seen.quality, _cost_cells(seen, columns))))
@@ -236,14 +270,14 @@ def _comparison(story: Story) -> Table:
             rows.append((f"{key.capitalize()}, after training", *_with_quality(quality, ["–"] * len(columns))))
     baseline = _trivial(story)
     if baseline is not None:
-        rows.append(("Trivial baseline", percent(baseline[0]), *["–"] * len(columns), baseline[1]))
+        rows.append(("Trivial baseline", baseline[0], *["–"] * len(columns), baseline[1]))
     names = names_of(columns)
     head = ("Latency (p50)" if names[key] == "latency" else capital(names[key]) for key in columns)
     return Table(
         "The winner beside the rest of its supernet",
         ("Model", "Quality", *head, "Quality of"),
         rows,
-        numbers=frozenset(range(1, 2 + len(columns))),
+        numbers=frozenset(range(2, 2 + len(columns))),
     )
 
 
@@ -281,17 +315,28 @@ def _shipped(manifest: Manifest, key: str) -> str:
     return "–" if value is None else f"{figure(key, value)} {source}"
 
 
-def _trivial(story: Story) -> tuple[float, str] | None:
+def _trivial(story: Story) -> tuple[str, str] | None:
     """What the best constant answer would score, and on what."""
-    if story.manifest is not None and story.manifest.trivial_quality is not None:
-        return story.manifest.trivial_quality, f"always the commonest answer, {story.manifest.quality.split} items"
+    manifest = story.manifest
+    if manifest is not None and manifest.trivial_quality is not None:
+        score = f"{metric_name(manifest.quality)} {percent(manifest.trivial_quality)}"
+        return _unbroken(score), f"always the commonest answer, {manifest.quality.split} items"
     share = story.checkpoint.data.majority_share
-    return None if share is None else (share, "always the commonest label")
+    return None if share is None else (_unbroken(f"accuracy {percent(share)}"), "always the commonest label")
 
 
-def _with_quality(quality: Quality, costs: Sequence[str]) -> tuple[str, ...]:
-    """The cells of one model: its quality, what it costs, and what the quality is of."""
-    return percent(quality.value), *costs, f"{metric_name(quality)}, {count(quality.n)} {quality.split} items"
+def _with_quality(quality: Quality, costs: Sequence[str], also: str = "") -> tuple[str, ...]:
+    """The cells of one model: its quality (by `also` too, another metric, where that is known), what it costs, and what
+    the quality is of."""
+    words = f"{metric_name(quality)} {merit(quality)}"
+    if also in quality.also:
+        words += f"; {metric_words(also)} {merit_words(also, quality.also[also])}"
+    return _unbroken(words), *costs, items(quality)
+
+
+def _unbroken(words: str) -> str:
+    """No line ends before a percent sign."""
+    return words.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _cost_cells(seen: Evaluation, columns: Sequence[str]) -> list[str]:
