@@ -63,7 +63,7 @@ def commands(
     group: click.Group = app, words: tuple[str, ...] = (), parent: click.Context | None = None
 ) -> Iterator[tuple[tuple[str, ...], click.Command, click.Context]]:
     """Every command and subcommand with the words it is called by, in the order of the help."""
-    within = parent or click.Context(group, info_name="mostool", terminal_width=_HELP_COLUMNS)
+    within = parent or click.Context(group, info_name="mostool", terminal_width=_HELP_COLUMNS, **app.context_settings)
     for name, command in group.commands.items():
         context = click.Context(command, info_name=name, parent=within, terminal_width=_HELP_COLUMNS)
         yield (*words, name), command, context
