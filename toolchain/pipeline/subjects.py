@@ -200,10 +200,16 @@ class SubnetOfRun:
 
     @property
     def foreseen(self) -> Foreseen | None:
-        """What the device's table tells of it; None without a table."""
+        """What the device's table tells of it; None without a table, or of one that is not sound.
+
+        What is wrong with a table is told when its device is compared, which comes first for who reads it.
+        """
         if not (self._table / profiling.TABLE).is_file():
             return None
-        info, rows = profiling.read_table(self._table)
+        try:
+            info, rows = profiling.read_table(self._table)
+        except MostoolError:
+            return None
         timed = {row.architecture.id: row.outcome for row in rows if isinstance(row.outcome, Timed)}
         own = timed.get(self._row.id)
         table_s = profiling.latency(own, profiling.anchor_s(list(timed.values()))).median_s if own else None
