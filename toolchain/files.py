@@ -95,11 +95,14 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def sweep(folder: Path) -> None:
-    """Remove the temporary files of `replacing` that processes which were killed have left in a folder."""
+def sweep(folder: Path, older_than_s: float = _LEFT_S) -> None:
+    """Remove the temporary files of `replacing` that processes which were killed have left in a folder.
+
+    Where only the holder of a lock writes, whatever lies there is left over, however young.
+    """
     for part in folder.glob(".*.part"):
         with contextlib.suppress(OSError):  # its writer has just renamed it, or the folder is read-only
-            if time.time() - part.stat().st_mtime > _LEFT_S:
+            if time.time() - part.stat().st_mtime >= older_than_s:
                 part.unlink()
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from toolchain.errors import DeviceError, IntegrityError, ParityError, UsageError
-from toolchain.files import inside, locked, set_aside, sha256_bytes, sha256_file, write_bytes
+from toolchain.files import inside, locked, set_aside, sha256_bytes, sha256_file, sweep, write_bytes
 from toolchain.pipeline.growing import distinct
 from toolchain.pipeline.profile import Request
 from toolchain.pipeline.supply import Supply
@@ -79,6 +79,7 @@ def build_artifacts(
     if folder.exists() and not (folder / ARTIFACTS_FILE).is_file() and any(_unknown(folder)):
         raise UsageError(f"{folder} is there and holds no artifacts", hint="name a folder that is new, or empty")
     with locked(folder / _LOCK):
+        sweep(folder, older_than_s=0)
         info = _begun(supply, run, target, request, folder, planned)
         info = msgspec.structs.replace(
             info,
