@@ -61,7 +61,7 @@ _ALONE = """
 import runpy, sys
 script, sys.argv = sys.argv[1], sys.argv[1:]
 runpy.run_path(script, run_name="__main__")
-known = {*sys.stdlib_module_names, "numpy", "onnxruntime", "tokenizers", "_distutils_hack", "__main__"}
+known = {*sys.stdlib_module_names, "numpy", "onnxruntime", "tokenizers", "_distutils_hack", "sitecustomize", "__main__"}
 found = {name.partition(".")[0] for name in sys.modules} - known
 assert not found, found
 """
