@@ -43,7 +43,7 @@ of_encoders = pytest.mark.parametrize("project", ["classify"], indirect=True)
 @of_both
 def test_auto_ships_the_fastest_that_keeps_the_quality(project: Path, tmp_path: Path) -> None:
     told = call(project, *AUTO, "--max-drop", "5%", "--out", tmp_path / "b", "--json").data
-    assert told.keys() == {"bundle", "manifest"}
+    assert told.keys() == {"bundle", "manifest", "replaced"}
     manifest, tried = told["manifest"], told["manifest"]["tried"]
     assert {one["quality"]["split"] for one in tried} == {"validation"}
     assert [one["precision"] for one in tried][:2] == ["fp32", "int8"]

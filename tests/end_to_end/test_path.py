@@ -127,8 +127,10 @@ def test_the_report_is_one_page_in_the_run(project: Path, made: Made) -> None:
     page = Path(said.out.strip())
     assert page == made.classify.relative_to(made.root) / "report.html"
     assert "quick" in (project / page).read_text()
-    assert call(project, "report", "-o", "page.html", "--json").data == {"report": "page.html"}
-    assert (project / "page.html").is_file()
+    told = call(project, "report", "-o", "page.html", "--json").data
+    assert told.keys() == {"report", "size_bytes", "warnings"}
+    assert (project / told["report"]).stat().st_size == told["size_bytes"]
+    assert told["report"] == "page.html"
     assert require(call(project, "report", "--run", "words", "-o", "words.html")).out == "words.html\n"
 
 

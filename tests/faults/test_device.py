@@ -199,9 +199,15 @@ def test_a_clock_that_is_set_again_and_again_is_not_what_is_measured_with(
     plain, steps = time.time, iter(range(1 << 30))
     monkeypatch.setattr(time, "time", lambda: plain() + (-3e8, 0.0, 86400.0, 3e8)[next(steps) % 4])
     began = time.monotonic()
-    done = require(boarded.profile("--json")).data
+    for _ in range(4):
+        told = boarded.profile("--json")
+        if told.code == 0:
+            break
+        # A job whose end was not heard yet when the clock leapt by years is of long ago: forgotten, and made again.
+        assert "run the same command again" in require(told, 4).error["hint"]
+    done = require(told).data
     elapsed_s = time.monotonic() - began
-    assert (done["measured_now"], done["timed"], done["failed"]) == (ROWS - BEGUN, ROWS, 0)
+    assert (done["timed"], done["failed"]) == (ROWS, 0)
     assert 0 < done["called_s"] < done["elapsed_s"] < elapsed_s
     for outcome in outcomes(boarded)[BEGUN:]:
         assert isinstance(outcome, Timed)
