@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from made_space import SPACE
 
 from toolchain.cli import main
 
@@ -31,37 +32,6 @@ LABELS = {
 }
 _SHARED = ("the", "a", "old", "small", "near", "over", "behind", "we", "saw", "found", "left", "again", "today")
 
-SPACE = """\
-name = "made"
-family = "bert"
-
-[fixed]
-width = 32
-head_width = 8
-
-[[axes]]
-name = "embedding"
-choices = [8, 16, 32]
-
-[[axes]]
-name = "depth"
-choices = [1, 2]
-
-[[axes]]
-name = "hidden"
-choices = [8, 16, 32]
-per = "depth"
-
-[[axes]]
-name = "heads"
-choices = [1, 2]
-per = "depth"
-
-[[axes]]
-name = "ffn"
-choices = [8, 32, 64]
-per = "depth"
-"""
 DEVICE = """\
 id = "quick"
 title = "this machine, measured in haste"
@@ -182,6 +152,19 @@ def refused(called: Called, code: int, *said: str) -> Called:
     for words in said:
         assert words in called.err, called.err
     return called
+
+
+def read_terminal(leader: int) -> bytes:
+    """All that is written to a pseudo-terminal until its other end is closed."""
+    shown = b""
+    while True:
+        try:
+            chunk = os.read(leader, 1 << 16)
+        except OSError:  # the other end is closed: that is how a terminal ends
+            return shown
+        if not chunk:
+            return shown
+        shown += chunk
 
 
 # -- in a process of its own -----------------------------------------------------------------------------------------

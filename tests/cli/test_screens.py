@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 import pytest
-from made_project import Called, Made, call, command, environment, require
+from made_project import Called, Made, call, command, environment, read_terminal, require
 
 from cli.test_options import LEAVES
 from toolchain.cli import output
@@ -34,15 +34,7 @@ def in_terminal(folder: Path, columns: int, *arguments: str | Path, **variables:
         command(*arguments), cwd=folder, env=given, stdin=subprocess.DEVNULL, stdout=follower, stderr=follower
     ) as process:
         os.close(follower)
-        shown = b""
-        while True:
-            try:
-                chunk = os.read(leader, 1 << 16)
-            except OSError:  # the other end is closed: that is how a terminal ends
-                break
-            if not chunk:
-                break
-            shown += chunk
+        shown = read_terminal(leader)
     os.close(leader)
     return Called(process.returncode, shown.decode().replace("\r\n", "\n"), "")
 

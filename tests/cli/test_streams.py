@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from made_project import Called, Made, call, command, environment, refused, require
+from made_project import Called, Made, call, command, environment, read_terminal, refused, require
 
 
 def shell(folder: Path, line: str, *arguments: str, **variables: str) -> Called:
@@ -86,15 +86,7 @@ def test_a_terminal_gets_a_bar_and_no_color_when_asked(made: Made) -> None:
         stderr=follower,
     ) as process:
         os.close(follower)
-        shown = b""
-        while True:
-            try:
-                chunk = os.read(leader, 1 << 16)
-            except OSError:  # the other end is closed: that is how a pty ends
-                break
-            if not chunk:
-                break
-            shown += chunk
+        shown = read_terminal(leader)
         assert process.stdout is not None
         out = process.stdout.read().decode()
     os.close(leader)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import click
+from made_space import SPACE
 
 from toolchain.cli import values
 from toolchain.cli.app import app
@@ -79,37 +80,6 @@ def _space(family: str) -> Parse:
     return parse
 
 
-_SPACE = b"""\
-name = "made"
-family = "bert"
-
-[fixed]
-width = 32
-head_width = 8
-
-[[axes]]
-name = "embedding"
-choices = [8, 16, 32]
-
-[[axes]]
-name = "depth"
-choices = [1, 2]
-
-[[axes]]
-name = "hidden"
-choices = [8, 16, 32]
-per = "depth"
-
-[[axes]]
-name = "heads"
-choices = [1, 2]
-per = "depth"
-
-[[axes]]
-name = "ffn"
-choices = [8, 32, 64]
-per = "depth"
-"""
 _TRANSLATION_AXES = ("encoder_depth", "decoder_depth", "encoder_embedding", "decoder_embedding")
 _TRANSLATION_LAYERS = ("encoder_ffn", "encoder_heads", "decoder_ffn", "decoder_heads", "cross_heads", "cross_layers")
 _TRANSLATION = b'name = "made"\nfamily = "translation"\n\n[fixed]\nwidth = 32\nattention = 32\n' + b"".join(
@@ -183,7 +153,7 @@ def typed_parsers() -> dict[str, Parser]:
         "settings": Parser("toml", _SETTINGS, _settings),
         "options": Parser("toml", [_OPTIONS], _options),
         "target": Parser("toml", [_TARGET], _target),
-        "space": Parser("toml", [_SPACE], _space("bert")),
+        "space": Parser("toml", [SPACE.encode()], _space("bert")),
         "translation space": Parser("toml", [_TRANSLATION], _space("translation")),
         "values": Parser("csv", _TYPED, _values),
         "architecture": Parser("json", points, _architecture),
